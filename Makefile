@@ -1,0 +1,76 @@
+# The four commands of the contract (demo, test, check, bench) and their housekeeping. Everything is installed
+# into .venv from the hashed lock files; two stamps tell how much is there, so that the demo never waits for
+# what only the tests need.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PORT ?= 8080
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# Folders of fast tests. Those that need Chromium, Node or a real server stay with `make test`.
+UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
+PROGRAMS = src tests $(wildcard bench)
+
+.PHONY: help demo test check bench lock clean venv dev needs static core-coverage
+
+help: ## what can be made
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: venv ## simulator, relay and page in one go; PORT=… chooses another port
+	@exec $(BIN)/lebureau-relay demo --port $(PORT)
+
+test: needs static core-coverage ## everything: format, lint, types, core coverage, every test
+	$(BIN)/python -m pytest
+
+check: static ## the quick subset for every edit: format, lint, types, unit tests
+	$(BIN)/python -m pytest -q $(UNIT_TESTS)
+
+bench: dev ## measure against the peers, results in bench/results; SCENARIO=… runs one
+	$(BIN)/python -m bench $(SCENARIO)
+
+static: dev
+	$(BIN)/ruff format --check --quiet $(PROGRAMS) || { echo 'mend with: $(BIN)/ruff format $(PROGRAMS)' >&2; exit 1; }
+	$(BIN)/ruff check --quiet $(PROGRAMS)
+	$(BIN)/mypy
+
+# The core is pure, so its own tests alone must walk every branch; what other tests touch doesn't count.
+core-coverage: dev
+	$(BIN)/python -m pytest -q tests/core --cov=lebureau_relay.core --cov-branch --cov-fail-under=100
+
+needs: dev
+	@tests/needs.sh
+
+venv: $(VENV)/.runtime
+dev: $(VENV)/.dev
+
+$(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml
+	@tests/python.sh $(PYTHON) $(VENV)
+	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Pinned versions and hashes, no index address: whoever installs decides where from.
+UV_VERSION := 0.13.9
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
+
+lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
+	tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	$(PYTHON) -m venv "$$tools"; "$$tools/bin/pip" install --quiet uv==$(UV_VERSION); \
+	compile() { "$$tools/bin/uv" pip compile pyproject.toml $(LOCK_FLAGS) "$$@"; }; \
+	compile $(UPGRADE) --group dev -o requirements-dev.lock; \
+	compile -c requirements-dev.lock -o requirements.lock; \
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock
+
+clean: ## remove everything that was made, the environment included
+	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

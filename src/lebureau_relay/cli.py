@@ -1,0 +1,6 @@
+"""The command line (being written)."""
+
+
+def main() -> int:
+    """Nothing yet."""
+    return 0
