@@ -1,0 +1,44 @@
+"""Settings: what they are, where they come from, and what is wrong with them.
+
+Wiring reads them once and hands each part its few values; nothing below the top floor imports this
+room, which also keeps pydantic out of every quick command.
+"""
+
+from lebureau_relay.config.load import effective, load
+from lebureau_relay.config.settings import (
+    Admin,
+    Auth,
+    Cors,
+    Drain,
+    Feed,
+    Limits,
+    Listen,
+    Log,
+    Proxy,
+    Redis,
+    Replay,
+    Settings,
+    Stream,
+    StreamEntry,
+    Upstream,
+)
+
+__all__ = [
+    "Admin",
+    "Auth",
+    "Cors",
+    "Drain",
+    "Feed",
+    "Limits",
+    "Listen",
+    "Log",
+    "Proxy",
+    "Redis",
+    "Replay",
+    "Settings",
+    "Stream",
+    "StreamEntry",
+    "Upstream",
+    "effective",
+    "load",
+]
