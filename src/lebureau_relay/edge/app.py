@@ -1,0 +1,273 @@
+"""The public server: routes, and the guard through which every answer leaves.
+
+aiohttp parses and routes; what it would say on its own, to malformed heads, unknown paths or
+failures inside, is replaced here, because some of its answers repeat the request and its log lines
+may too.
+"""
+
+import random
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+
+from lebureau_relay.edge import refusals
+from lebureau_relay.edge.cors import Cors
+from lebureau_relay.edge.credentials import CredentialRules, is_browser, read_cursor
+from lebureau_relay.edge.listener import BACKLOG
+from lebureau_relay.errors import Refusal, RefusalCode
+from lebureau_relay.relay.ports import Observer, StreamSpec
+
+StreamHandler = Callable[[web.Request, StreamSpec], Awaitable[web.StreamResponse]]
+_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+# From the connection to the end of its first request head, and between requests. A head comes in
+# one piece; whoever holds one back, holds a descriptor that a client could have.
+HEAD_TIMEOUT_S: Final = 15.0
+# For a body that nobody reads, so that the answer isn't lost in a reset.
+_LINGER_S: Final = 2.0
+# A request line and each header line: what proxies commonly pass, and a 4 KiB key in the query
+# fits.
+_MAX_LINE_BYTES: Final = 8190
+# Browsers send some 20 header fields, proxies add some 10.
+_MAX_FIELDS: Final = 100
+# aiohttp waits for it twice; streams have ended by themselves before anybody shuts the server down.
+_SHUTDOWN_TIMEOUT_S: Final = 1.0
+_SERVER: Final = "lebureau-relay"
+
+
+def build_app(
+    streams: Sequence[StreamSpec],
+    handler: StreamHandler,
+    *,
+    cors: Cors,
+) -> web.Application:
+    """The routes: GET and HEAD of every stream go to `handler`, OPTIONS to `cors`.
+
+    `handler` raises Refusal for whoever gets no stream. More routes may be added before it is given
+    to `build_runner`, which is what answers refusals, unknown paths and failures.
+    """
+    app = web.Application()
+    for stream in streams:
+
+        async def serve(request: web.Request, stream: StreamSpec = stream) -> web.StreamResponse:
+            return await handler(request, stream)
+
+        async def preflight(request: web.Request) -> web.StreamResponse:
+            return cors.preflight(request)
+
+        app.router.add_get(stream.path, serve)
+        app.router.add_options(stream.path, preflight)
+
+    async def dress(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = _SERVER  # aiohttp would tell its version and Python's
+        cors.dress(request, response)
+
+    app.on_response_prepare.append(dress)
+    return app
+
+
+class Guard:
+    """What turns a refusal into an answer, and gives it its name in metrics and log.
+
+    `streams` are those whose GET may come from an EventSource. With `soft` such a request is
+    refused in a way that EventSource survives, and comes back after `retry_s`, jittered, or what
+    the refusal says.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[StreamSpec],
+        rules: CredentialRules,
+        observer: Observer,
+        *,
+        soft: bool = True,
+        retry_s: float = 3.0,
+    ) -> None:
+        self._names = {stream.path: stream.name for stream in streams}
+        self._rules = rules
+        self._observer = observer
+        self._soft = soft
+        self._retry_s = retry_s
+
+    def around(self, handle: _Handle) -> _Handle:
+        """`handle`, with refusals answered.
+
+        It is put around the whole application and not into it as a middleware: aiohttp answers an
+        `Expect` that it doesn't know before any middleware, repeating its value.
+        """
+
+        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await handle(request)
+            except Refusal as refusal:
+                return self._answer(request, refusal)
+            except web.HTTPException as answer:
+                if answer.status < 400:
+                    raise
+                return self._answer(request, _as_refusal(answer))
+
+        return guarded
+
+    def _answer(self, request: web.BaseRequest, refusal: Refusal) -> web.StreamResponse:
+        stream = self._names.get(request.path)
+        self.tell(refusal.code, stream=stream)
+        if stream is not None:
+            self._observer.stream(stream).connect(refusal.code.value)
+        if stream is not None and self._softens(request, refusal):
+            cursor = read_cursor(request)
+            return refusals.soft(refusal, cursor, self._retry_s, random.random)
+        return refusals.problem(refusal)
+
+    def _softens(self, request: web.BaseRequest, refusal: Refusal) -> bool:
+        return (
+            self._soft
+            and refusal.code.status in refusals.SOFT_STATUSES
+            and request.method == hdrs.METH_GET
+            and is_browser(request, self._rules)
+        )
+
+    def malformed(self, error: BaseException | None) -> web.Response:
+        """The answer to what is no HTTP request. Only the kind of the error is told to the log."""
+        self.tell(RefusalCode.BAD_REQUEST, error=type(error).__name__)
+        return _closing(
+            RefusalCode.BAD_REQUEST,
+            f"This is no valid HTTP request, or its head has a line over {_MAX_LINE_BYTES} bytes "
+            f"or more than {_MAX_FIELDS} fields.",
+        )
+
+    def failed(self, error: BaseException | None) -> web.Response:
+        """The answer to a failure inside, which is a fault of the relay; the log tells where."""
+        self._observer.refused(RefusalCode.INTERNAL_ERROR)
+        self.tell_failure(error)
+        return _closing(RefusalCode.INTERNAL_ERROR, "The relay failed at this request.")
+
+    def tell(self, code: RefusalCode, **facts: object) -> None:
+        """Count a refusal, and give it its line in the log."""
+        self._observer.refused(code)
+        self._observer.note("info", "request.refused", code=code.value, **facts)
+
+    def tell_failure(self, error: BaseException | None) -> None:
+        """One line for a failure: its kind and place, not its text, which may quote a header."""
+        self._observer.note(
+            "error", "request.failed", error=type(error).__name__, place=_place(error)
+        )
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, with its own words taken away: they quote what the client sent."""
+
+    __slots__ = ("_guard",)
+
+    def __init__(self, server: web.Server, guard: Guard, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._guard = guard
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the request
+    ) -> web.StreamResponse:
+        """Answer a malformed request (400) or a handler that failed; called by aiohttp."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client has gone; aiohttp ends the connection without a word
+        if request.writer.output_size > 0:
+            self._guard.tell_failure(exc)
+            raise ConnectionError("the response has begun, so it can only be cut")
+        return self._guard.malformed(exc) if status == 400 else self._guard.failed(exc)
+
+    def log_exception(self, *_args: Any, **facts: Any) -> None:
+        """Tell a failure outside of handlers; called by aiohttp."""
+        error = facts.get("exc_info")
+        # A body that breaks off or isn't chunked as it says: the client's doing, found while the
+        # rest of it was being passed over.
+        if not isinstance(error, web.RequestPayloadError):
+            self._guard.tell_failure(error if isinstance(error, BaseException) else None)
+
+
+class _Server(web.Server):
+    """aiohttp's server, making our connections."""
+
+    def __init__(self, inner: web.Server, guard: Guard, **options: Any) -> None:
+        super().__init__(
+            guard.around(inner.request_handler),
+            request_factory=inner.request_factory,
+            # A stream takes its socket away from aiohttp, which would cancel the very handler that
+            # does so. Handlers therefore carry their own time-outs.
+            handler_cancellation=False,
+        )
+        self._guard = guard
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._guard, loop=self._loop, **self._options)
+
+
+class _Runner(web.AppRunner):
+    """aiohttp's runner, with the guard around the application."""
+
+    def __init__(self, app: web.Application, guard: Guard, **options: Any) -> None:
+        super().__init__(app, handle_signals=False, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
+        self._guard = guard
+        self._options = options
+
+    async def _make_server(self) -> web.Server:
+        return _Server(await super()._make_server(), self._guard, **self._options)
+
+
+def build_runner(
+    app: web.Application, guard: Guard, *, head_timeout_s: float = HEAD_TIMEOUT_S
+) -> web.AppRunner:
+    """Whoever serves `app`; the caller owes `setup`, a `SockSite` per socket, and `cleanup`."""
+    return _Runner(
+        app,
+        guard,
+        keepalive_timeout=head_timeout_s,
+        lingering_time=_LINGER_S,
+        max_line_size=_MAX_LINE_BYTES,
+        max_field_size=_MAX_LINE_BYTES,
+        max_headers=_MAX_FIELDS,
+        access_log=None,  # it would write URLs, and keys travel in them
+    )
+
+
+async def serve_on(runner: web.AppRunner, sockets: Sequence[socket.socket]) -> None:
+    """Begin to serve on sockets made by `listen`; they then belong to the runner."""
+    await runner.setup()
+    for sock in sockets:
+        await web.SockSite(runner, sock, backlog=BACKLOG).start()
+
+
+def _closing(code: RefusalCode, detail: str) -> web.Response:
+    """A problem after which the connection is of no use."""
+    response = refusals.problem(Refusal(code, detail))
+    response.headers[hdrs.SERVER] = _SERVER  # a malformed request never reaches `dress`
+    response.force_close()
+    return response
+
+
+def _as_refusal(answer: web.HTTPException) -> Refusal:
+    """What aiohttp's routing says, in the words of the contract."""
+    match answer:
+        case web.HTTPNotFound():
+            return Refusal(RefusalCode.NOT_FOUND, "There is no stream at this path.")
+        case web.HTTPMethodNotAllowed():
+            allow = ", ".join(sorted(answer.allowed_methods))
+            return Refusal(
+                RefusalCode.METHOD_NOT_ALLOWED, "A stream is read with GET.", allow=allow
+            )
+        case _:
+            return Refusal(RefusalCode.BAD_REQUEST, "The request asks for what isn't offered here.")
+
+
+def _place(error: BaseException | None) -> str:
+    """Where an error was raised, as file and line."""
+    trace = error.__traceback__ if error is not None else None
+    if trace is None:
+        return "unknown"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
