@@ -1,0 +1,59 @@
+"""A credential: the secret that proves who a client is, as a type that can't be printed.
+
+It stands apart because everything else in the relay may be logged. It is held only in memory,
+compares in constant time by a digest keyed for this process, and refuses to be pickled or
+formatted.
+"""
+
+import hashlib
+import secrets
+from enum import StrEnum
+from hmac import compare_digest
+from typing import Final, NoReturn
+
+_PROCESS_KEY: Final = secrets.token_bytes(32)
+
+
+class CredentialKind(StrEnum):
+    """How a credential travels."""
+
+    KEY = "key"
+    COOKIE = "cookie"
+
+
+class Credential:
+    """An API key, or the session cookies of a browser as one `Cookie` header value.
+
+    `reveal()` is the only way to the secret and is called where a request to upstream is made,
+    nowhere else.
+    """
+
+    __slots__ = ("_secret", "digest", "kind")
+
+    def __init__(self, kind: CredentialKind, secret: str) -> None:
+        self.kind = kind
+        self._secret = secret
+        text = f"{kind.value}:{secret}".encode("utf-8", "surrogateescape")
+        self.digest = hashlib.blake2b(text, key=_PROCESS_KEY, digest_size=16).digest()
+
+    def reveal(self) -> str:
+        """The secret itself, for the one header that carries it upstream."""
+        return self._secret
+
+    def keyed(self, key: bytes) -> str:
+        """A name for this credential that all who share `key` compute alike: 32 hex digits."""
+        text = f"{self.kind.value}:{self._secret}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, key=key, digest_size=16).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Credential) and compare_digest(self.digest, other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<Credential {self.kind.value}>"
+
+    def __reduce__(self) -> NoReturn:
+        message = "a credential stays in memory: it can't be pickled or copied"
+        raise TypeError(message)

@@ -1,0 +1,297 @@
+"""The ring: one feed's newest entries, bounded by count, bytes and age, with a look-up by id in
+constant time.
+
+It answers two questions: where does this cursor stand, and what must upstream be asked for so that
+its answer proves that nothing was lost. Offsets rise by one for as long as the feed lives; an epoch
+names one unbroken numbering of ids.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from lebureau_relay.core.event import (
+    Entry,
+    GapCause,
+    Place,
+    parse_place,
+    split_derived,
+    trim,
+    upstream_cursor,
+)
+
+# The list is cut when this many evicted slots stand at its head: often enough to be small, rarely
+# enough to be free.
+_SLACK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """Bounds of one feed's history; the newest entry is held whatever they say."""
+
+    max_events: int = 1000
+    max_bytes: int = 1_048_576
+    max_age_s: float = 300.0
+
+
+class Standing(StrEnum):
+    """Where a cursor stands in the history."""
+
+    HELD = "held"  # everything after it is here
+    EVICTED = "evicted"  # it was here, and what follows it no longer is
+    UNKNOWN = "unknown"  # never seen here: upstream may know it
+    # nobody can say what follows it: ambiguous, of another epoch, or no cursor at all
+    LOST = "lost"
+
+
+class ResumePlan(NamedTuple):
+    """What to ask upstream for, and what must come back first.
+
+    Ask for what follows `cursor` (empty: nothing can be asked for). Then `skip` events without ids
+    of their own were evicted here and are passed over, and `run` must come back as it stands: the
+    proof. An empty run proves nothing.
+    """
+
+    cursor: bytes
+    skip: int = 0
+    run: tuple[Entry, ...] = ()
+
+
+class History:
+    """A bounded ring of entries.
+
+    `floor_id` names the place just before the oldest entry: the cursor that the feed was opened
+    with, then the id of the newest evicted entry; empty where nobody knows it.
+    """
+
+    __slots__ = (
+        "_entries",
+        "_index",
+        "_limits",
+        "_retired",
+        "_start",
+        "_twice",
+        "epoch",
+        "floor_id",
+        "size_bytes",
+        "top",
+    )
+
+    def __init__(self, limits: HistoryLimits, epoch: str, floor_id: bytes = b"") -> None:
+        self.epoch = epoch
+        self.floor_id = floor_id
+        self.top = 0  # offset of the newest entry
+        self.size_bytes = 0  # of the frames held
+        self._limits = limits
+        self._entries: list[Entry] = []
+        self._start = 0  # slots at the head of the list that are evicted
+        self._index: dict[bytes, int] = {}  # key of an id -> offset of the newest entry with it
+        self._twice: set[bytes] = set()  # keys that an older entry had too, held or evicted since
+        # keys of the epoch before: they may mean something else now
+        self._retired: frozenset[bytes] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._start
+
+    def __contains__(self, event_id: bytes) -> bool:
+        return trim(event_id) in self._index
+
+    @property
+    def first(self) -> int:
+        """Offset of the oldest entry held; one past `top` where there is none."""
+        return self.top + 1 - len(self)
+
+    def entry(self, offset: int) -> Entry:
+        """The entry at an offset from `first` to `top`."""
+        return self._entries[offset - self.top - 1]
+
+    def since(self, offset: int) -> list[Entry]:
+        """The entries after `offset`, oldest first; of those that are held."""
+        return self._entries[self._slot(offset + 1) :]
+
+    def window(self, offset: int, upto: int, max_bytes: int) -> list[Entry]:
+        """The entries after `offset` and up to `upto` that fit `max_bytes` together; at least one
+        where there is one.
+        """
+        slot = self._slot(offset + 1)
+        end = len(self._entries) - self.top + upto
+        found: list[Entry] = []
+        size_bytes = 0
+        while slot < end:
+            entry = self._entries[slot]
+            size_bytes += len(entry.frame)
+            if found and size_bytes > max_bytes:
+                break
+            found.append(entry)
+            slot += 1
+        return found
+
+    def oldest_from_upstream(self) -> Entry | None:
+        """The oldest entry that upstream would send again."""
+        return next((entry for entry in self.since(0) if entry.from_upstream), None)
+
+    def named(self, event_id: bytes) -> Entry | None:
+        """The newest entry with this id."""
+        offset = self._index.get(trim(event_id))
+        return None if offset is None else self.entry(offset)
+
+    def place_id(self, offset: int) -> bytes:
+        """The id of a place, as a subscriber that stands there would name it."""
+        if self.first <= offset <= self.top:
+            return self.entry(offset).id
+        if offset == self.first - 1 and self.floor_id:
+            return self.floor_id
+        return Place(self.epoch, offset).id
+
+    def append(self, entry: Entry) -> None:
+        """Take the next entry: its offset is `top` + 1. Evicts what no longer fits."""
+        self._entries.append(entry)
+        self.top = entry.offset
+        self.size_bytes += len(entry.frame)
+        if entry.from_upstream:
+            key = entry.key
+            if key in self._index:
+                self._twice.add(key)
+            self._index[key] = entry.offset
+        limits = self._limits
+        while len(self) > 1 and (
+            len(self) > limits.max_events or self.size_bytes > limits.max_bytes
+        ):
+            self._evict()
+
+    def expire(self, now_s: float) -> None:
+        """Evict what has grown too old, but for the newest."""
+        oldest_s = now_s - self._limits.max_age_s
+        while len(self) > 1 and self._entries[self._start].at_s < oldest_s:
+            self._evict()
+
+    def shrink(self) -> None:
+        """Give up the older half: the process holds too much in all."""
+        for _ in range(len(self) // 2):
+            self._evict()
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Start a new numbering: what is held can't be told apart from what comes, so it goes."""
+        self._retired = frozenset(self._index)
+        self.clear()
+        self.epoch = epoch
+
+    def retire(self, cursor: bytes) -> None:
+        """Upstream has shown that it can't say what follows `cursor`, which was the floor."""
+        self._retired |= {trim(cursor)}
+        self.floor_id = b""
+
+    def clear(self, top: int | None = None) -> None:
+        """Forget every entry. `top` sets where the numbering goes on."""
+        self._entries = []
+        self._start = 0
+        self._index = {}
+        self._twice = set()
+        self.size_bytes = 0
+        self.floor_id = b""
+        if top is not None:
+            self.top = top
+
+    def truncate(self, top: int) -> None:
+        """Take back the entries after `top`: they were never shown to anybody."""
+        while self.top > top and len(self):
+            entry = self._entries.pop()
+            self.top -= 1
+            self.size_bytes -= len(entry.frame)
+            if self._index.get(entry.key) == entry.offset:
+                del self._index[entry.key]
+        self.top = top
+
+    def find(self, cursor: bytes) -> tuple[Standing, int]:
+        """Where a cursor stands; with `HELD`, the offset after which to go on."""
+        key = trim(cursor)
+        if key in self._retired or key in self._twice:
+            return Standing.LOST, 0
+        offset = self._index.get(key)
+        if offset is not None:
+            return Standing.HELD, offset
+        if key and key == trim(self.floor_id):
+            return Standing.HELD, self.first - 1
+        place = parse_place(key)
+        if place is not None:
+            return self._find_place(place)
+        return (Standing.UNKNOWN if upstream_cursor(key) else Standing.LOST), 0
+
+    def plan_resume(self) -> ResumePlan:
+        """Ask for what follows the second-newest id, so that the newest must come back first
+        (contract, section 3).
+        """
+        run: list[Entry] = []
+        base, n, ids, own = b"", 0, 0, False
+        for entry in self._newest_first():
+            entry_base, entry_n = split_derived(entry.key)
+            if parse_place(entry.key):
+                return self._plan_one(run, base, n, own=own)
+            if not ids or own or entry_base != base:
+                if ids == 2:
+                    break
+                base, ids, own = entry_base, ids + 1, False
+            n = entry_n
+            if n == 0:
+                if ids == 2:
+                    return ResumePlan(base, 0, tuple(reversed(run)))
+                own = True
+            run.append(entry)
+        if ids == 2:
+            return ResumePlan(base, n - 1, tuple(reversed(run)))
+        return self._plan_from_floor(run, base, n, own=own)
+
+    def _plan_from_floor(self, run: list[Entry], base: bytes, n: int, *, own: bool) -> ResumePlan:
+        """At most one id is held: the place before the oldest entry may name the second."""
+        floor_base, floor_n = split_derived(trim(self.floor_id))
+        known = upstream_cursor(floor_base) and (own or floor_base != base)
+        if known:
+            return ResumePlan(floor_base, floor_n, tuple(reversed(run)))
+        return self._plan_one(run, base, n, own=own)
+
+    @staticmethod
+    def _plan_one(run: list[Entry], base: bytes, n: int, *, own: bool) -> ResumePlan:
+        """Only one id is known: ask for what follows it. What came after it without an id still
+        proves something.
+        """
+        if own:
+            run = run[:-1]
+            n = 1
+        return ResumePlan(base, max(n - 1, 0), tuple(reversed(run)))
+
+    def _newest_first(self) -> Iterator[Entry]:
+        for slot in range(len(self._entries) - 1, self._start - 1, -1):
+            if self._entries[slot].from_upstream:
+                yield self._entries[slot]
+
+    def _find_place(self, place: Place) -> tuple[Standing, int]:
+        if place.epoch != self.epoch or place.offset > self.top:
+            return Standing.LOST, 0
+        if place.offset < self.first - 1:
+            return Standing.EVICTED, 0
+        return Standing.HELD, place.offset
+
+    def _slot(self, offset: int) -> int:
+        return max(len(self._entries) + offset - self.top - 1, self._start)
+
+    def _evict(self) -> None:
+        entry = self._entries[self._start]
+        self._entries[self._start] = _NOTHING
+        self._start += 1
+        if self._start > _SLACK and self._start * 2 > len(self._entries):
+            del self._entries[: self._start]
+            self._start = 0
+        self.size_bytes -= len(entry.frame)
+        if not entry.from_upstream:
+            # Whoever stands before a gap must not step over it: this place has no name.
+            self.floor_id = b""
+            return
+        self.floor_id = entry.id
+        key = entry.key
+        if self._index[key] == entry.offset:
+            del self._index[key]
+            self._twice.discard(key)
+
+
+_NOTHING = Entry(0, b"", b"", 0.0, GapCause.EVICTED)

@@ -1,0 +1,256 @@
+"""Catch-up: asking upstream, by a short request of its own, for what a cursor needs and the ring
+lacks.
+
+Tabs come back to a restarted relay in any order: the first one's cursor opened the feed, the next
+one's may be older. What the request brings goes to its waiters, under back-pressure, not into the
+log. It has succeeded once it runs into what the ring continues; meeting anything later first proves
+that upstream ignored the cursor (contract, section 3). At most one request a feed at a time.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from lebureau_relay.core import sse
+from lebureau_relay.core.continuity import gap_block, same
+from lebureau_relay.core.event import (
+    Entry,
+    Event,
+    GapCause,
+    derived_id,
+    split_derived,
+    trim,
+    upstream_cursor,
+)
+from lebureau_relay.errors import SourceFailure, SourceProblem
+from lebureau_relay.relay.feed import Feed
+from lebureau_relay.relay.ports import Source, Subscription
+from lebureau_relay.relay.subscriber import State, Subscriber
+
+
+class Outcome(StrEnum):
+    """How a catch-up ended; the label of `catchups_total`."""
+
+    FILLED = "filled"  # what it brought ran into what the ring continues
+    SEEN = "seen"  # the feed's own subscription brought the cursor's event meanwhile
+    IGNORED = "ignored"  # upstream ignored the cursor
+    FAILED = "failed"  # upstream refused, or the connection broke
+    TIMEOUT = "timeout"  # the ring was not met in time
+
+
+# Upstream said nothing of the cursor; if the ring has let entries go, it is likeliest that it was one of these.
+_UNKNOWABLE = (Outcome.TIMEOUT, Outcome.FAILED)
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Subscribers that wait with one cursor."""
+
+    cursor: bytes
+    start: int  # the feed's top when the first of them came
+    base: bytes = b""  # what upstream is asked for
+    skip: int = 0  # events without ids that the clients have seen since `base`
+    passed: int = 0  # of these, how many have come back
+    last_id: bytes = b""  # of the events sent to them so far
+    subscribers: list[Subscriber] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def alive(self) -> list[Subscriber]:
+        """Those that still wait."""
+        return [one for one in self.subscribers if one.state is State.WAITING]
+
+
+class CatchUp:
+    """The waiters of one feed, and the one task that serves them group by group."""
+
+    def __init__(self, feed: Feed, source: Source, timeout_s: float) -> None:
+        self.waiting: list[Group] = []
+        self._feed = feed
+        self._source = source
+        self._timeout_s = timeout_s
+        self._task: asyncio.Task[None] | None = None
+        self._request: Subscription | None = None  # the one that is open
+        self._resumed = asyncio.Event()
+
+    def wait(self, subscriber: Subscriber, cursor: bytes) -> None:
+        """Serve a subscriber whose cursor the ring lacks."""
+        key = trim(cursor)
+        for group in self.waiting:
+            # Those that have been sent something are ahead of a newcomer with the same cursor.
+            if group.cursor == key and not group.last_id:
+                group.subscribers.append(subscriber)
+                return
+        base, skip = split_derived(key)
+        group = Group(key, self._feed.history.top, base, skip, subscribers=[subscriber])
+        self.waiting.append(group)
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
+
+    def seen(self, entry: Entry) -> None:
+        """The feed's own subscription has brought an entry: it may settle what somebody waits for."""
+        for group in list(self.waiting):
+            if group.last_id:
+                # Brought by the catch-up before the feed had it: it was live, so the cursor was
+                # ignored.
+                if trim(group.last_id) == entry.key:
+                    self._finish(group, Outcome.IGNORED, entry.offset)
+            elif group.cursor == entry.key:
+                self._finish(group, Outcome.SEEN, entry.offset)
+            elif self._is_own(group) and split_derived(entry.key)[0] != group.base:
+                self._finish(group, Outcome.IGNORED, group.start)
+
+    def resumed(self) -> None:
+        """A waiter's socket takes bytes again, or is gone."""
+        self._resumed.set()
+
+    def close(self) -> None:
+        """The feed ends, or its last subscriber has left."""
+        if self._task is not None:
+            self._task.cancel()
+        self.waiting = []
+
+    async def _run(self) -> None:
+        try:
+            while self.waiting:
+                group = self.waiting[0]
+                outcome, offset = await self._serve(group)
+                self._finish(group, outcome, offset)
+        finally:
+            self._task = None
+
+    def _is_own(self, group: Group) -> bool:
+        """Whether the feed's own subscription has been asked for what this group needs: a cold
+        start.
+        """
+        return bool(group.skip) and group.base == trim(self._feed.history.floor_id)
+
+    async def _serve(self, group: Group) -> tuple[Outcome, int | None]:
+        """Fill one group; how it went, and where the ring was met."""
+        history = self._feed.history
+        if not group.alive():
+            return Outcome.FAILED, None
+        if not len(history) and not history.floor_id:
+            # Nothing to run into, nothing to lose: this request becomes the subscription itself.
+            self._feed.owner.replace(upstream_cursor(group.base))
+            if not group.skip:
+                return Outcome.FILLED, history.top
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit:
+                if self._is_own(group):
+                    await group.done.wait()
+                    return Outcome.SEEN, None
+                return await self._ask(group, limit)
+        except TimeoutError:
+            return Outcome.TIMEOUT, None
+
+    async def _ask(self, group: Group, limit: asyncio.Timeout) -> tuple[Outcome, int | None]:
+        credential = group.alive()[0].credential
+        try:
+            self._request = await self._source.open(
+                self._feed.key, credential, upstream_cursor(group.base)
+            )
+            return await self._read(group, self._request, limit)
+        except SourceFailure as failure:
+            if failure.problem is SourceProblem.UNAUTHORIZED:
+                self._feed.owner.reject(credential)
+            return Outcome.FAILED, None
+        finally:
+            if self._request is not None:
+                self._request.close()
+                self._request = None
+
+    async def _read(
+        self, group: Group, request: Subscription, limit: asyncio.Timeout
+    ) -> tuple[Outcome, int | None]:
+        clock = self._feed.host.clock
+        left_s = self._timeout_s
+        while group.alive() and not group.done.is_set():
+            asked_s = clock()
+            events = await request.read()
+            # The time-out is upstream's: what the clients take to read does not count.
+            left_s -= clock() - asked_s
+            limit.reschedule(None)
+            for event in events:
+                step = self._judge(group, event)
+                if step.send:
+                    await self._send(group, event)
+                if step.outcome is not None:
+                    return step.outcome, step.offset
+            limit.reschedule(asyncio.get_running_loop().time() + max(left_s, 0))
+        return Outcome.FAILED, None
+
+    def _judge(self, group: Group, event: Event) -> "_Step":
+        """What one event that upstream brought means for a group."""
+        history = self._feed.history
+        if group.passed < group.skip:
+            group.passed += 1
+            passed = event.id == derived_id(group.base, group.passed)
+            return _PASS if passed else _Step(Outcome.IGNORED)
+        oldest = history.oldest_from_upstream()
+        if oldest is not None and same(oldest, event):
+            # A cursor that is ignored brings what is live; so an oldest entry that came after the
+            # question, as the first thing and without the place before it, proves nothing.
+            proved = oldest.offset <= group.start or group.last_id or not history.floor_id
+            return _Step(Outcome.FILLED if proved else Outcome.IGNORED, oldest.offset - 1)
+        if event.id and trim(event.id) == trim(history.floor_id):
+            return _Step(Outcome.FILLED, history.first - 1, send=True)
+        if not event.id or event.id in history or trim(event.id) == group.base:
+            return _Step(Outcome.IGNORED)
+        return _SEND
+
+    async def _send(self, group: Group, event: Event) -> None:
+        """Hand an event to a group, and wait until all of it can take more."""
+        waiters = group.alive()
+        if event.data is None:
+            block = gap_block(GapCause.OVERSIZE, group.last_id or group.cursor, event.id)
+        else:
+            block = sse.block(event.id, event.type, event.data)
+        group.last_id = event.id
+        for subscriber in waiters:
+            subscriber.resume_id = event.id
+            subscriber.say(block)
+        self._feed.meter.delivered(len(waiters), len(waiters) * len(block))
+        while any(subscriber.paused for subscriber in group.alive()):
+            self._resumed.clear()
+            await self._resumed.wait()
+
+    def _finish(self, group: Group, outcome: Outcome, offset: int | None) -> None:
+        """Let a group go on: without a gap after FILLED and SEEN, with one otherwise."""
+        if group not in self.waiting:
+            return
+        self.waiting.remove(group)
+        group.done.set()
+        if self._request is not None:
+            self._request.close()
+        feed = self._feed
+        feed.meter.catchup(outcome.value)
+        if offset is not None and outcome in (Outcome.FILLED, Outcome.SEEN):
+            for subscriber in group.alive():
+                feed.resume(subscriber, offset, "caught_up")
+            return
+        history = feed.history
+        known = history.named(group.last_id) if group.last_id else None
+        cause, place = GapCause.UNKNOWN_ID, offset
+        if known is not None:
+            place = known.offset
+        elif outcome in _UNKNOWABLE and history.first > 1 and not group.last_id:
+            cause, place = GapCause.EVICTED, history.first - 1
+        for subscriber in group.alive():
+            # What has come since it joined is surely new to it; what it has been sent is not.
+            after = max(subscriber.cursor if place is None else place, history.first - 1)
+            feed.resume_with_gap(subscriber, cause, after, group.last_id or group.cursor)
+
+
+class _Step(NamedTuple):
+    """What to do about one event: send it on, and perhaps end with an outcome and the offset where
+    the ring goes on.
+    """
+
+    outcome: Outcome | None = None
+    offset: int | None = None
+    send: bool = False
+
+
+_PASS = _Step()
+_SEND = _Step(send=True)

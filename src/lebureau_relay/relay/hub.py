@@ -1,0 +1,406 @@
+"""The hub: the registry of feeds, and the clock that drives them.
+
+Here feeds are opened once for however many ask at the same moment, given turns to flush, kept warm
+after their last subscriber, and let go. One flush per loop turn, bounded in time; one timer for
+everything that is due "in about a second".
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from lebureau_relay.core.backoff import spread
+from lebureau_relay.core.credential import Credential
+from lebureau_relay.core.event import upstream_cursor
+from lebureau_relay.core.history import History, HistoryLimits
+from lebureau_relay.core.wheel import Wheel
+from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
+from lebureau_relay.relay.catchup import CatchUp
+from lebureau_relay.relay.feed import Feed, FeedState, StreamTimings
+from lebureau_relay.relay.owner import Outside, Owner
+from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
+from lebureau_relay.relay.subscriber import Subscriber
+
+# A flush that takes longer lets the loop do other things first: accept, read upstream, answer a
+# probe.
+_TURN_S = 0.005
+# The wheel's slot: coarse enough to cost nothing when idle, fine enough that nobody notices.
+_SLOT_S = 0.05
+# Feeds look after themselves this often, and at least ten times within their shortest delay.
+_MAX_TICK_S = 1.0
+# Feeds whose opening has failed are remembered so that upstream is not asked again at once; a
+# stranger can fill this.
+_MAX_HELD_OFF = 10_000
+# Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
+# it full again.
+_SHRINK_TO = 0.9
+# Between a join and the attach of its subscriber stands the writing of headers; no feed is let go
+# meanwhile.
+_ARRIVAL_S = 1.0
+# Why a client should stay away for long: tabs would otherwise retire each other in turn (contract,
+# section 6).
+_RETIRED_RETRY_S = 300.0
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """Bounds over all feeds."""
+
+    history: HistoryLimits = field(default_factory=HistoryLimits)
+    total_bytes: int = 268_435_456
+
+
+@dataclass(slots=True)
+class _HeldOff:
+    """An opening that failed: what to answer until when, and how often it has failed in a row."""
+
+    until_s: float
+    refusal: Refusal
+    attempt: int
+
+
+class Hub:
+    """Feeds by key, and everything that keeps them going.
+
+    Made and used on one event loop. `start` before the first `join`, `close` at the end.
+    """
+
+    def __init__(self, outside: Outside, timings: StreamTimings, limits: HubLimits) -> None:
+        self.timings = timings
+        self.clock: Callable[[], float] = asyncio.get_running_loop().time
+        self.draining = False
+        self.open_streams: dict[str, int] = {}  # by identity
+        self.history_bytes = 0
+        self._outside = outside
+        self._limits = limits
+        self._feeds: dict[FeedKey, Feed] = {}
+        self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
+        self._held_off: OrderedDict[FeedKey, _HeldOff] = OrderedDict()
+        self._dirty: dict[Feed, None] = {}
+        self._jobs: deque[Callable[[float], bool]] = deque()
+        self._replays: deque[Subscriber] = deque()
+        self._scheduled = False
+        self._wheel: Wheel[Callable[[], None]] = Wheel(_SLOT_S)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick_s = max(
+            _SLOT_S,
+            min(_MAX_TICK_S, min(timings.heartbeat_s, max(timings.linger_s, _SLOT_S)) / 10),
+        )
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin to keep time."""
+        self._timer = asyncio.get_running_loop().call_later(_SLOT_S, self._on_timer)
+
+    async def close(self) -> None:
+        """End everything at once: streams that are left are aborted, subscriptions closed."""
+        self.draining = True
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = list(self._tasks.values())
+        for feed in list(self._feeds.values()):
+            for subscriber in list(feed.subscribers):
+                subscriber.abort(CloseReason.DRAINING)
+            self._close_feed(feed)
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def drain(self, spread_s: float) -> None:
+        """End all streams, evenly over `spread_s`, and wait until they are gone or their time is
+        up.
+        """
+        self.draining = True
+        subscribers = [one for feed in self._feeds.values() for one in feed.subscribers]
+        started_s = self.clock()
+        for count, subscriber in enumerate(subscribers):
+            due_s = started_s + spread_s * count / len(subscribers)
+            if due_s > self.clock():
+                await asyncio.sleep(due_s - self.clock())
+            subscriber.feed.end(subscriber, CloseReason.DRAINING)
+        deadline_s = self.clock() + 5.0  # the feed aborts by then whoever doesn't read
+        while self.streams and self.clock() < deadline_s + 2 * _SLOT_S:
+            await asyncio.sleep(_SLOT_S)
+
+    # -- requests
+
+    async def join(self, key: FeedKey, credential: Credential, cursor: bytes | None) -> Feed:
+        """The feed for this key, open. A warm one is returned without waiting; a new one is opened,
+        once for all who ask.
+
+        Raises Refusal with what upstream answered. A caller that is cancelled disturbs nobody.
+        """
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._open(key, cursor)
+        feed.used_at_s = self.clock()
+        if feed.state is FeedState.OPENING:
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            feed.joining.append((answer, credential))
+            self._run_owner(feed)
+            await answer
+        return feed
+
+    def is_warm(self, key: FeedKey) -> bool:
+        """Whether a join would need no answer from upstream."""
+        feed = self._feeds.get(key)
+        return feed is not None and feed.state is FeedState.OPEN
+
+    @property
+    def streams(self) -> int:
+        """Open streams of this process."""
+        return sum(self.open_streams.values())
+
+    def revoke(self, credential: Credential) -> int:
+        """End every stream that holds a credential; how many. Others of the same identity stay."""
+        return sum(
+            feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
+            for feed in list(self._feeds.values())
+        )
+
+    def end(self, identity: str | None, reason: CloseReason) -> int:
+        """End the streams of one identity, or all; how many."""
+        return sum(
+            feed.end_all(reason)
+            for feed in list(self._feeds.values())
+            if identity is None or feed.key.identity == identity
+        )
+
+    def retire_oldest(self, identity: str) -> bool:
+        """End the oldest stream of an identity to make room; whether there was one."""
+        candidates = (
+            one
+            for feed in self._feeds.values()
+            if feed.key.identity == identity
+            for one in feed.subscribers
+            if one.reason is None
+        )
+        oldest = min(candidates, key=lambda one: one.opened_at_s, default=None)
+        if oldest is not None:
+            oldest.feed.end(oldest, CloseReason.RETIRED)
+        return oldest is not None
+
+    # -- what feeds ask for (feed.Host)
+
+    def dirty(self, feed: Feed) -> None:
+        """There is something to flush: once, at the end of this loop turn."""
+        self._dirty[feed] = None
+        self._schedule()
+
+    def job(self, work: Callable[[float], bool]) -> None:
+        """Give `work` turns until it is done."""
+        self._jobs.append(work)
+        self._schedule()
+
+    def replay(self, subscriber: Subscriber) -> None:
+        """Give a subscriber turns to read the ring, fairly among all who do."""
+        self._replays.append(subscriber)
+        self._schedule()
+
+    def watch(self, subscriber: Subscriber, after_s: float) -> None:
+        """Look at a subscriber again after that."""
+        self._wheel.add(self.clock() + after_s, lambda: subscriber.feed.check(subscriber))
+
+    def joined(self, subscriber: Subscriber) -> None:
+        """A stream has begun."""
+        identity = subscriber.feed.key.identity
+        self.open_streams[identity] = self.open_streams.get(identity, 0) + 1
+        self._outside.identities.hold(subscriber.credential, Identity(identity))
+        max_age_s = self.timings.max_age_s
+        if max_age_s:
+            age_s = max_age_s * (1.0 - 0.2 * self._outside.uniform())
+            self._wheel.add(self.clock() + age_s, lambda: self._too_old(subscriber))
+
+    def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
+        """A stream has ended."""
+        feed = subscriber.feed
+        identity = feed.key.identity
+        self.open_streams[identity] -= 1
+        if not self.open_streams[identity]:
+            del self.open_streams[identity]
+        self._outside.identities.release(subscriber.credential)
+        age_s = self.clock() - subscriber.opened_at_s
+        feed.meter.closed(reason, age_s)
+        self._outside.observer.note(
+            "info",
+            "stream.closed",
+            stream=feed.key.stream.name,
+            identity=identity,
+            reason=reason.value,
+            age_s=round(age_s, 3),
+        )
+
+    def grown(self, size_bytes: int) -> None:
+        """The histories have grown; over the bound of all, the least recently used shrink."""
+        self.history_bytes += size_bytes
+        if self.history_bytes <= self._limits.total_bytes:
+            return
+        self.history_bytes = sum(feed.history.size_bytes for feed in self._feeds.values())
+        for feed in sorted(self._feeds.values(), key=lambda one: one.used_at_s):
+            while (
+                self.history_bytes > self._limits.total_bytes * _SHRINK_TO and len(feed.history) > 1
+            ):
+                before_bytes = feed.history.size_bytes
+                feed.history.shrink()
+                self.history_bytes += feed.history.size_bytes - before_bytes
+
+    def retry_ms(self, reason: CloseReason) -> int:
+        """A jittered reconnect hint for one client."""
+        base_s = _RETIRED_RETRY_S if reason is CloseReason.RETIRED else self.timings.retry_s
+        if reason is CloseReason.RETIRED:
+            return int(1000 * (base_s + base_s * self._outside.uniform()))
+        return int(1000 * spread(base_s, self._outside.uniform))
+
+    # -- facts
+
+    def facts(self) -> HubFacts:
+        """The hub at this moment."""
+        streams: dict[str, int] = {}
+        feeds: dict[tuple[str, str], int] = {}
+        upstream: dict[tuple[str, str], int] = {}
+        for feed in self._feeds.values():
+            name = feed.key.stream.name
+            streams[name] = streams.get(name, 0) + len(feed.subscribers)
+            feeds[name, "solo"] = feeds.get((name, "solo"), 0) + 1
+            state = feed.owner.state
+            upstream[name, state] = upstream.get((name, state), 0) + 1
+        return HubFacts(self.draining, streams, feeds, upstream, self.history_bytes)
+
+    def feed_facts(self) -> Iterable[FeedFacts]:
+        """Each feed as operators may see it."""
+        return [feed.facts("solo") for feed in self._feeds.values()]
+
+    # -- feeds
+
+    def _open(self, key: FeedKey, cursor: bytes | None) -> Feed:
+        """A new feed; its owner starts with the first request that waits for it."""
+        held_off = self._held_off.get(key)
+        if held_off is not None:
+            left_s = held_off.until_s - self.clock()
+            if left_s > 0:
+                refusal = held_off.refusal
+                raise Refusal(refusal.code, refusal.detail, retry_after_s=left_s)
+            del self._held_off[key]
+        history = History(self._limits.history, self._outside.new_epoch())
+        feed = Feed(key, history, self, self._outside.observer.stream(key.stream.name))
+        first_cursor = upstream_cursor(cursor) if cursor else b""
+        attempt = held_off.attempt if held_off is not None else 0
+        feed.owner = Owner(feed, self._outside, first_cursor, attempt)
+        feed.catchup = CatchUp(feed, self._outside.source, self.timings.catchup_timeout_s)
+        self._feeds[key] = feed
+        return feed
+
+    def _run_owner(self, feed: Feed) -> None:
+        if feed.key in self._tasks:
+            return
+        task = asyncio.ensure_future(feed.owner.run())
+        self._tasks[feed.key] = task
+        task.add_done_callback(lambda _: self._owner_done(feed, task))
+        self._wheel.add(self.clock() + self._tick_s, lambda: self._tick(feed))
+
+    def _owner_done(self, feed: Feed, task: asyncio.Task[None]) -> None:
+        """The owner can't go on: nobody's credential is good any more, upstream said no, or it was
+        cancelled.
+        """
+        owner = feed.owner
+        if not task.cancelled() and task.exception() is not None:
+            self._outside.observer.note(
+                "error", "feed.failed", error=type(task.exception()).__name__
+            )
+            feed.end_all(CloseReason.INTERNAL_ERROR)
+            feed.refuse_joining(
+                Refusal(RefusalCode.INTERNAL_ERROR, "The relay failed; its log says more.")
+            )
+        elif owner.refusal is not None:
+            until_s = self.clock() + owner.hold_s
+            self._held_off[feed.key] = _HeldOff(until_s, owner.refusal, owner.attempt + 1)
+            self._held_off.move_to_end(feed.key)
+            if len(self._held_off) > _MAX_HELD_OFF:
+                self._held_off.popitem(last=False)
+        self._close_feed(feed)
+
+    def _close_feed(self, feed: Feed) -> None:
+        if feed.state is FeedState.CLOSED:
+            return
+        feed.state = FeedState.CLOSED
+        feed.refuse_joining(
+            Refusal(RefusalCode.DRAINING, "The relay is leaving service.", retry_after_s=1.0)
+        )
+        feed.catchup.close()
+        self.history_bytes -= feed.history.size_bytes
+        if self._feeds.get(feed.key) is feed:
+            del self._feeds[feed.key]
+            task = self._tasks.pop(feed.key, None)
+            if task is not None:
+                task.cancel()
+
+    # -- time
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """One turn of work: flush what is new first, then heartbeats and goodbyes, then replays."""
+        self._scheduled = False
+        deadline_s = self.clock() + _TURN_S
+        for feed in list(self._dirty):
+            if feed.flush(deadline_s):
+                del self._dirty[feed]
+            else:  # its turn comes again after the others
+                self._dirty[feed] = self._dirty.pop(feed)
+            if self.clock() > deadline_s:
+                break
+        # At least one step of each, so that a flood of events can't starve goodbyes and replays.
+        self._step(self._jobs, lambda job: not job(deadline_s), deadline_s)
+        self._step(self._replays, lambda one: one.feed.pump(one), deadline_s)
+        if self._dirty or self._jobs or self._replays:
+            self._schedule()
+
+    def _step(self, queue: deque[Item], work: Callable[[Item], bool], deadline_s: float) -> None:
+        """Work in turns until all is done or the time is up; what isn't done goes to the end."""
+        while queue:
+            item = queue.popleft()
+            if work(item):
+                queue.append(item)
+            if self.clock() > deadline_s:
+                return
+
+    def _on_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_SLOT_S, self._on_timer)
+        for due in self._wheel.due(self.clock()):
+            due()
+
+    def _tick(self, feed: Feed) -> None:
+        """What a feed does about every second: beat, expire, notice silence upstream, go when
+        nobody needs it.
+        """
+        if feed.state is FeedState.CLOSED:
+            return
+        now_s = self.clock()
+        feed.owner.check_idle(now_s)
+        feed.forget_joins()
+        before_bytes = feed.history.size_bytes
+        feed.history.expire(now_s)
+        self.history_bytes += feed.history.size_bytes - before_bytes
+        if (
+            feed.subscribers
+            and now_s - feed.written_at_s >= self.timings.heartbeat_s - self._tick_s
+        ):
+            self.job(feed.heartbeat())
+        if not feed.in_use and now_s - feed.used_at_s >= max(self.timings.linger_s, _ARRIVAL_S):
+            self._close_feed(feed)
+            return
+        self._wheel.add(now_s + self._tick_s, lambda: self._tick(feed))
+
+    def _too_old(self, subscriber: Subscriber) -> None:
+        if subscriber.reason is None:
+            subscriber.feed.end(subscriber, CloseReason.MAX_AGE)

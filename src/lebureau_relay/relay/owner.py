@@ -1,0 +1,222 @@
+"""The owner: the one task that keeps a feed's subscription upstream alive, for as long as the feed
+lives.
+
+It connects with a credential of whoever is there, resumes with proof, waits its turn after
+failures, and tells the feed what came. Whatever goes wrong upstream ends no healthy client stream;
+what is final upstream (204, 401, 403) is final here.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lebureau_relay.core.backoff import Backoff
+from lebureau_relay.core.continuity import Continuity
+from lebureau_relay.core.credential import Credential
+from lebureau_relay.core.event import Event
+from lebureau_relay.core.history import ResumePlan
+from lebureau_relay.errors import CloseReason, Refusal, RefusalCode, SourceFailure, SourceProblem
+from lebureau_relay.relay.feed import Feed, FeedState
+from lebureau_relay.relay.ports import Identities, Observer, Source, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What every owner of a hub shares."""
+
+    source: Source
+    identities: Identities
+    observer: Observer
+    backoff: Backoff
+    uniform: Callable[[], float]
+    new_epoch: Callable[[], str]
+
+
+class Owner:
+    """Runs one feed's subscription.
+
+    `run` returns when the feed can't go on; the hub then closes it and remembers `refusal` for
+    `hold_s`, so that requests that follow don't ask upstream again at once.
+    """
+
+    def __init__(self, feed: Feed, outside: Outside, first_cursor: bytes, attempt: int = 0) -> None:
+        self.state = "opening"  # opening, open or waiting: the label of `upstream_connections`
+        self.refusal: Refusal | None = None
+        self.hold_s = 0.0
+        self.heard_at_s = feed.host.clock()
+        self._feed = feed
+        self._outside = outside
+        self.attempt = attempt  # since something last worked
+        self._fresh = True  # nothing to continue yet, but the first cursor
+        self._cursor_rejected = False
+        self._accepted: Credential | None = None
+        self._subscription: Subscription | None = None
+        feed.history.floor_id = first_cursor
+
+    async def run(self) -> None:
+        """Keep the subscription until the feed can't go on, or the task is cancelled."""
+        # While the feed lingers, the credential that was accepted last stands for those who may
+        # come back.
+        while (credential := next(iter(self._feed.credentials()), self._accepted)) is not None:
+            plan = self._plan()
+            try:
+                await self._connect(credential, plan)
+            except SourceFailure as failure:
+                if self.state == "open":
+                    await self._lost(failure)
+                elif not await self._refused(failure, credential):
+                    return
+            finally:
+                if self._subscription is not None:
+                    self._subscription.close()
+                    self._subscription = None
+
+    def replace(self, cursor: bytes) -> None:
+        """Ask again, for what follows `cursor`: nothing has come yet, so nothing is lost by it."""
+        self._feed.history.floor_id = cursor
+        self._fresh = True
+        if self._subscription is not None:
+            self._subscription.close(SourceProblem.REPLACED)
+
+    def reject(self, credential: Credential) -> None:
+        """Upstream has answered 401: whoever holds this credential is out, others stay."""
+        self._outside.identities.rejected(credential)
+        self._forget(credential)
+        refusal = Refusal(RefusalCode.INVALID_CREDENTIAL, "The API refuses this credential.")
+        self._feed.refuse_joining(refusal, credential)
+        self._feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
+
+    def _forget(self, credential: Credential) -> None:
+        if self._accepted == credential:
+            self._accepted = None
+
+    def check_idle(self, now_s: float) -> None:
+        """Close a connection that has been silent for too long; called now and then."""
+        subscription = self._subscription
+        if subscription is not None and now_s - self.heard_at_s > subscription.idle_timeout_s:
+            self.heard_at_s = now_s
+            subscription.close(SourceProblem.IDLE)
+
+    def _plan(self) -> ResumePlan:
+        if self._cursor_rejected:
+            return ResumePlan(b"")
+        if self._fresh:
+            return ResumePlan(self._feed.history.floor_id)
+        return self._feed.history.plan_resume()
+
+    async def _connect(self, credential: Credential, plan: ResumePlan) -> None:
+        """Open a subscription and read it to its end, which is a SourceFailure."""
+        feed, outside = self._feed, self._outside
+        self.state = "opening"
+        subscription = await outside.source.open(feed.key, credential, plan.cursor)
+        self._subscription = subscription
+        self.state = "open"
+        self.heard_at_s = feed.host.clock()
+        self._accepted = credential
+        outside.identities.accepted(credential)
+        rejected, self._cursor_rejected = self._cursor_rejected, False
+        continuity = Continuity(
+            feed.history, plan, outside.new_epoch, fresh=self._fresh and not rejected
+        )
+        if rejected and self._fresh:  # whoever comes with that cursor is told
+            feed.history.retire(feed.history.floor_id)
+        else:
+            feed.accept(continuity.opened(self.heard_at_s))
+        self._fresh = False
+        feed.opened()
+        while True:
+            events = await subscription.read()
+            self.attempt = 0
+            self.heard_at_s = at_s = feed.host.clock()
+            if events:
+                self._take(continuity, events, at_s)
+
+    def _take(self, continuity: Continuity, events: Sequence[Event], at_s: float) -> None:
+        feed = self._feed
+        before_bytes = feed.history.size_bytes
+        size_bytes = 0
+        for event in events:
+            entries = continuity.take(event, at_s)
+            feed.accept(entries)
+            size_bytes += sum(len(entry.frame) for entry in entries)
+        feed.meter.received(len(events), size_bytes)
+        feed.host.grown(feed.history.size_bytes - before_bytes)
+
+    async def _lost(self, failure: SourceFailure) -> None:
+        """An open connection has ended: wait, then ask again. The clients stay."""
+        self._feed.meter.reconnect(failure.problem)
+        if failure.problem is SourceProblem.REPLACED:
+            return
+        retry_s = self._subscription.retry_s if self._subscription is not None else None
+        await self._wait(failure.retry_after_s or retry_s)
+
+    async def _wait(self, hint_s: float | None) -> None:
+        self.state = "waiting"
+        outside = self._outside
+        delay_s = outside.backoff.delay_s(self.attempt, hint_s, outside.uniform)
+        self.attempt += 1
+        await asyncio.sleep(delay_s)
+
+    async def _refused(self, failure: SourceFailure, credential: Credential) -> bool:
+        """Upstream didn't open. Whether to go on."""
+        feed, problem = self._feed, failure.problem
+        feed.meter.reconnect(problem)
+        if problem is SourceProblem.UNAUTHORIZED:
+            self.reject(credential)
+            return True
+        self._outside.identities.undecided(credential)
+        if problem is SourceProblem.CURSOR_REJECTED and not self._cursor_rejected:
+            self._cursor_rejected = True
+            return True
+        refusal = _REFUSALS.get(problem, _UNAVAILABLE)
+        if problem is SourceProblem.FORBIDDEN:
+            self._forget(credential)
+            feed.refuse_joining(Refusal(*refusal), credential)
+            feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
+            return True
+        if problem is SourceProblem.ENDED:
+            feed.end_all(CloseReason.UPSTREAM_ENDED)
+            self._give_up(refusal, self._outside.backoff.max_s)
+            return False
+        if feed.state is FeedState.OPENING:
+            hold_s = self._outside.backoff.delay_s(
+                self.attempt, failure.retry_after_s, self._outside.uniform
+            )
+            self._give_up(refusal, hold_s)
+            return False
+        self._outside.observer.note(
+            "warning",
+            "upstream.refused",
+            stream=feed.key.stream.name,
+            problem=problem.value,
+            status=failure.status,
+            detail=failure.detail,
+        )
+        await self._wait(failure.retry_after_s)
+        return True
+
+    def _give_up(self, refusal: tuple[RefusalCode, str], hold_s: float) -> None:
+        self.hold_s = hold_s
+        self.refusal = Refusal(*refusal, retry_after_s=hold_s)
+        self._feed.refuse_joining(self.refusal)
+
+
+_UNAVAILABLE = (
+    RefusalCode.UPSTREAM_UNAVAILABLE,
+    "The API can't be reached just now; try again after the time in Retry-After.",
+)
+_REFUSALS = {
+    SourceProblem.FORBIDDEN: (
+        RefusalCode.FORBIDDEN,
+        "The API does not let this credential read this stream.",
+    ),
+    SourceProblem.ENDED: (RefusalCode.UPSTREAM_ENDED, "The API has ended this stream."),
+    SourceProblem.UNUSABLE: (
+        RefusalCode.UPSTREAM_ERROR,
+        "The API gave an answer that is no event stream; its operator should look at the relay's log.",
+    ),
+    SourceProblem.CURSOR_REJECTED: (
+        RefusalCode.UPSTREAM_ERROR,
+        "The API refused the request for this stream; its operator should look at the relay's log.",
+    ),
+}

@@ -1,0 +1,190 @@
+"""The sockets in the wall: what the relay's heart needs from outside, as Protocols, and the small
+data they share.
+
+Each has one small default and one real implementation: `Source` (upstream by aiohttp), `Identities`
+(who a credential is), `Observer` (metrics and logs). They stand here so that the heart never
+imports what it is plugged into.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lebureau_relay.core.credential import Credential
+from lebureau_relay.core.event import Event, GapCause
+from lebureau_relay.errors import CloseReason, RefusalCode, SourceProblem
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """One of the streams that the relay serves: a name for people and labels, a path here and
+    upstream.
+    """
+
+    name: str
+    path: str
+    forward_query: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FeedKey:
+    """What two subscribers must have in common to share a feed: who they are, and what they ask
+    for.
+
+    `identity` is a keyed hash, never a credential or a user's name. `query` is the forwarded part
+    of the query, encoded.
+    """
+
+    identity: str
+    stream: StreamSpec
+    query: str = ""
+
+
+class Subscription(Protocol):
+    """One open upstream connection, read by its one owner."""
+
+    @property
+    def retry_s(self) -> float | None:
+        """The last `retry:` that upstream sent on this connection, in seconds."""
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """How long it may be silent before it counts as dead; shorter once upstream has been seen
+        to send comments.
+        """
+
+    async def read(self) -> Sequence[Event]:
+        """Wait for bytes, return the events they completed (none: a comment, or part of an event).
+
+        Raises SourceFailure when the connection has ended, `REPLACED` or `IDLE` after `close` with
+        that problem.
+        """
+
+    def close(self, problem: SourceProblem = SourceProblem.REPLACED) -> None:
+        """End it now; a `read` that waits raises SourceFailure with `problem`. May be called twice."""
+
+
+class Source(Protocol):
+    """Where events come from."""
+
+    async def open(self, key: FeedKey, credential: Credential, cursor: bytes) -> Subscription:
+        """Ask for what follows `cursor` (empty: from now on). Raises SourceFailure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a credential is: `name` is a keyed hash that is the same in every replica."""
+
+    name: str
+
+
+class Identities(Protocol):
+    """The register of credentials: what upstream has said of each, and how long ago."""
+
+    async def identify(self, credential: Credential) -> Identity:
+        """Who this is. Raises Refusal (invalid_credential, forbidden, identity_unavailable,
+        too_many_failures …).
+        """
+
+    async def ensure_fresh(self, credential: Credential) -> None:
+        """Return once upstream has accepted the credential within the recheck interval; asks it if
+        need be.
+
+        Raises Refusal as `identify` does.
+        """
+
+    def known_good(self, credential: Credential) -> bool:
+        """Whether a fresh verdict says that it is good; asks nobody."""
+
+    def known_bad(self, credential: Credential) -> bool:
+        """Whether upstream refused it within the last minute; asks nobody."""
+
+    def accepted(self, credential: Credential) -> None:
+        """Upstream has just accepted it on a stream."""
+
+    def rejected(self, credential: Credential) -> None:
+        """Upstream has just answered 401 for it on a stream."""
+
+    def undecided(self, credential: Credential) -> None:
+        """The stream that was to tell about it came to nothing."""
+
+    def hold(self, credential: Credential, identity: Identity | None = None) -> None:
+        """A live stream of `identity` depends on this credential from now on: recheck it."""
+
+    def release(self, credential: Credential) -> None:
+        """One live stream fewer depends on it."""
+
+
+class StreamMeter(Protocol):
+    """Counters of one stream, bound beforehand so that the hot path looks nothing up."""
+
+    def received(self, events: int, size_bytes: int) -> None:
+        """Upstream said something: whole events and the bytes of their frames."""
+
+    def delivered(self, deliveries: int, size_bytes: int) -> None:
+        """Events were handed to transports: events × subscribers, and the bytes written."""
+
+    def delay(self, seconds: float) -> None:
+        """From the first byte of the oldest event of a flush to its last subscriber written."""
+
+    def reconnect(self, reason: SourceProblem) -> None:
+        """The owner lost upstream, or didn't get it, and will ask again."""
+
+    def catchup(self, outcome: str) -> None:
+        """A catch-up request ended: `filled`, `ignored`, `failed`, `timeout`."""
+
+    def replay(self, outcome: str, events: int) -> None:
+        """A subscriber got its verdict: `fresh`, `resumed`, `caught_up`, `gap`; events of the ring
+        it has to read.
+        """
+
+    def gap(self, cause: GapCause) -> None:
+        """A relay.gap was written into the feed, or to one subscriber."""
+
+    def connect(self, outcome: str) -> None:
+        """A request for this stream was answered: `accepted`, or a refusal's code."""
+
+    def closed(self, reason: CloseReason, age_s: float) -> None:
+        """A stream ended."""
+
+
+class Observer(Protocol):
+    """What the relay tells of itself: counters, and the few facts that are worth a log line."""
+
+    def stream(self, name: str) -> StreamMeter:
+        """The meter of one stream; the same one for the same name."""
+
+    def refused(self, code: RefusalCode) -> None:
+        """A request was refused."""
+
+    def note(self, level: str, event: str, **facts: object) -> None:
+        """One log line: `level` as in logging, `event` dotted, facts without secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFacts:
+    """One feed as operators may see it."""
+
+    identity: str
+    stream: str
+    role: str
+    state: str
+    subscribers: int
+    events: int
+    history_bytes: int
+    last_id: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class HubFacts:
+    """The hub at one moment, for gauges, status and console."""
+
+    draining: bool
+    streams: dict[str, int]  # open streams, by stream name
+    feeds: dict[tuple[str, str], int]  # by stream name and role
+    upstream: dict[tuple[str, str], int]  # by stream name and state: opening, open, waiting
+    history_bytes: int
+
+
+Clock = Callable[[], float]
