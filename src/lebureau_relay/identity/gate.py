@@ -38,14 +38,14 @@ class _Turn:
 
 
 class Gate:
-    """The way upstream for unknown credentials, by digest. `limit` 401s a minute, 0: no bound."""
+    """The way upstream for unknown credentials, by digest. `limit` is 401s a minute, from 1."""
 
     __slots__ = ("_clock", "_failures", "_inside", "_limit", "_queue")
 
     def __init__(self, limit: int, clock: Clock) -> None:
         self._limit = limit
         self._clock = clock
-        self._failures: deque[float] = deque(maxlen=limit or 1)
+        self._failures: deque[float] = deque(maxlen=limit)
         self._inside: dict[bytes, asyncio.TimerHandle] = {}
         self._queue: OrderedDict[bytes, _Turn] = OrderedDict()
 
@@ -60,7 +60,7 @@ class Gate:
 
         Waits while others are being asked about, at most WAIT_S; who has a place already keeps it.
         """
-        if not self._limit or digest in self._inside:
+        if digest in self._inside:
             return None
         if self.spent:
             return self._held_back()
@@ -122,8 +122,6 @@ class Gate:
 
     def _left(self) -> int:
         """How many more 401s may happen now."""
-        if not self._limit:
-            return 1
         horizon = self._clock() - _WINDOW_S
         while self._failures and self._failures[0] <= horizon:
             self._failures.popleft()

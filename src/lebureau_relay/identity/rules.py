@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AuthRules:
-    """The `auth` settings of the contract, section 2, that say how upstream is asked about a
-    credential.
+    """The settings that say how upstream is asked about a credential (contract, section 2).
 
     Paths are appended to `base_url`; an empty `identity_path` makes the credential its own
     identity. With neither it nor `probe_path`, `stream_path` is asked and closed after its headers.
-    `max_stale_s` 0 lets live streams outlast any outage; `upstream_auth_failures_per_minute` 0
-    takes the bound away.
+    `max_stale_s` 0 lets live streams outlast any outage.
     """
 
     base_url: str
