@@ -1,6 +1,229 @@
-"""The command line (being written)."""
+"""The command line: five commands, three exit codes, and no traceback that nobody asked for.
+
+It parses and hands over; each command's work is one function of another room, imported when the
+command runs, so that `--version` and `--help` load nothing but this. Exit codes (contract, section
+1): 0 a clean end, also after SIGTERM and Ctrl-C; 1 a failure; 2 bad usage or configuration.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from lebureau_relay import __version__
+from lebureau_relay.errors import ConfigError, RelayError
+
+PROGRAM: Final = "lebureau-relay"
+DEFAULT_CONFIG: Final = Path("config/relay.yaml")
+KEY_VARIABLE: Final = "LEBUREAU_API_KEY"
+"""Where `tail` finds its API key: an argument could be read by everybody on the machine."""
 
 
-def main() -> int:
-    """Nothing yet."""
-    return 0
+class ExitCode(IntEnum):
+    """How a command may end."""
+
+    CLEAN = 0
+    FAILURE = 1
+    USAGE = 2
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="One upstream subscription per user, any number of tabs: a relay for event streams.",
+    epilog=f"`{PROGRAM} COMMAND --help` tells a command's options.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help=f"Settings file; without it {DEFAULT_CONFIG} is read if it is there."
+    ),
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free.")]
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments (None: the process's) and return its exit code."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name=PROGRAM)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return ExitCode.CLEAN
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value
+    if wanted:
+        print(PROGRAM, __version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool,  # read from the context by `_end_with`
+        typer.Option("--debug", help="Show the traceback of an unexpected failure."),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(context: typer.Context, config: ConfigOption = None) -> None:
+    """Run the relay."""
+
+    def job() -> int:
+        from lebureau_relay.config import load
+
+        settings = load(_config_file(config), os.environ)
+        from lebureau_relay.main import serve as run  # later, as it is the slow one
+
+        return run(settings)
+
+    _end_with(context, job)
+
+
+@app.command()
+def demo(context: typer.Context, port: PortOption = 8080) -> None:
+    """Run simulator, relay and demo page in one go."""
+
+    def job() -> int:
+        from lebureau_relay.demo import run
+
+        return run(port)
+
+    _end_with(context, job)
+
+
+def _print_faults(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value
+    if wanted:
+        from lebureau_relay.simulator import describe_faults
+
+        print(describe_faults())
+        raise typer.Exit
+
+
+@app.command()
+def simulate(
+    context: typer.Context,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8081,
+    users: Annotated[int, typer.Option(help="Accounts, each with its key and cookie.")] = 3,
+    rate: Annotated[
+        float, typer.Option(help="Events a second of each user and stream; 0: on request only.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same story.")] = 1,
+    ids: Annotated[str, typer.Option(help="Which events have an id: all, some or none.")] = "all",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:ARG][,KEY=VALUE…]", help="What goes wrong; may be repeated."),
+    ] = None,
+    list_faults: Annotated[  # noqa: ARG001 - its callback prints
+        bool,
+        typer.Option("--list-faults", callback=_print_faults, is_eager=True, help="Name them all."),
+    ] = False,
+) -> None:
+    """Run the simulated Le Bureau API alone."""
+
+    def job() -> int:
+        from lebureau_relay.simulator import IdMode, SimulatorOptions, run
+
+        if ids not in set(IdMode):
+            raise ConfigError([f"--ids: {ids!r} is none of the choices; take {', '.join(IdMode)}"])
+        faults = tuple(fault or ())
+        options = SimulatorOptions(
+            users=users, rate=rate, seed=seed, ids=IdMode(ids), faults=faults
+        )
+        return run(host, port, options)
+
+    _end_with(context, job)
+
+
+@app.command()
+def tail(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="Address of the stream.", metavar="URL")],
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per event and line, for pipes.")
+    ] = False,
+) -> None:
+    """Read a stream in the terminal, reconnecting where it breaks.
+
+    The API key is taken from the environment variable LEBUREAU_API_KEY.
+    """
+
+    def job() -> int:
+        from lebureau_relay.tail import run
+
+        return run(url, api_key=os.environ.get(KEY_VARIABLE), as_json=json)
+
+    _end_with(context, job)
+
+
+@app.command("check-config")
+def check_config(context: typer.Context, config: ConfigOption = None) -> None:
+    """Print the settings in force, or every mistake."""
+
+    def job() -> int:
+        from lebureau_relay.config import effective, load
+
+        print(effective(load(_config_file(config), os.environ)), end="")
+        return ExitCode.CLEAN
+
+    _end_with(context, job)
+
+
+def _config_file(given: Path | None) -> Path | None:
+    return given or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+
+
+def _end_with(context: typer.Context, job: Callable[[], int]) -> NoReturn:
+    raise typer.Exit(_outcome(job, debug=context.find_root().params["debug"]))
+
+
+def _outcome(job: Callable[[], int], *, debug: bool) -> int:
+    """Run the job; what it raises becomes sentences on stderr and an exit code."""
+    try:
+        return job()
+    except ConfigError as error:
+        _complain(*error.mistakes)
+        return ExitCode.USAGE
+    except RelayError as error:
+        _complain(str(error))
+    except KeyboardInterrupt:
+        return ExitCode.CLEAN
+    except Exception as error:  # noqa: BLE001 - the last wall before the user
+        _confess(error, debug=debug)
+    return ExitCode.FAILURE
+
+
+def _complain(*sentences: str) -> None:
+    for sentence in sentences:
+        print(f"error: {sentence}", file=sys.stderr)
+
+
+def _confess(error: Exception, *, debug: bool) -> None:
+    """Tell of a failure that nobody foresaw, whose text may hold what must not be told."""
+    from lebureau_relay.logs import redact
+
+    if debug:
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    text = redact(f"{type(error).__name__}: {error}".rstrip(": "))
+    mend = "" if debug else f"; run {PROGRAM} --debug … for the traceback"
+    _complain(f"unexpected {text}{mend}")

@@ -74,12 +74,11 @@ def _base_url(value: str) -> str:
 
 def _browser_origin(value: str) -> str:
     """An origin as browsers write it in `Origin` (RFC 6454, section 6.2): others never match."""
-    example = "https://app.example.com"
-    origin = _origin(value, ("http", "https"), example)
+    if "*" in value:
+        raise ValueError("has a wildcard, which would lend cookies to strangers; list each origin")
+    origin = _origin(value, ("http", "https"), "https://app.example.com")
     default = {"http": ":80", "https": ":443"}[urlsplit(origin).scheme]
     exact = origin.lower().removesuffix(default)
-    if "*" in exact:
-        raise ValueError("has a wildcard, which would lend cookies to strangers; list each origin")
     if exact != value:
         raise ValueError(f"isn't written as browsers write it; write {exact}")
     return value
