@@ -19,38 +19,50 @@ BACKLOG: Final = 4096
 _NOTSENT_LOWAT_BYTES: Final = 16_384
 # An idle peer that has vanished is found within a minute: 30 s of silence, then three probes.
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 30, 10, 3
+# `localhost` names an IPv6 address also where IPv6 is switched off; the other one will do.
+_ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def listen(
     host: str, port: int, *, user_timeout_ms: int, section: str = "listen"
 ) -> list[socket.socket]:
-    """Listening sockets for every address that `host` names. Port 0: the kernel chooses one.
+    """Listening sockets for every address that `host` names. Port 0: the kernel chooses, for each.
 
     Accepted connections inherit the options: unsent bytes are bounded, and a peer that acknowledges
     nothing for `user_timeout_ms` is given up by the kernel (RFC 5482). Raises StartError, naming
     the settings of `section`.
     """
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    addresses = _addresses(host, port, section)
+    for family, address in addresses:
+        # Alone, `::` stands for IPv4 too, as people expect; beside an IPv4 socket it can't.
+        both = len(addresses) == 1
+        try:
+            sockets.append(_bound(family, address, user_timeout_ms, both_families=both))
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                for sock in sockets:
+                    sock.close()
+                raise StartError(_why(error, host, port, section)) from error
+            absent = error
+    if absent is not None and not sockets:
+        raise StartError(_why(absent, host, port, section)) from absent
+    return sockets
+
+
+def _addresses(host: str, port: int, section: str) -> list[tuple[int, Any]]:
+    """What a name stands for, each once: hosts files like to repeat themselves."""
     try:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise StartError(
-            f"{section}.host: no address is known for {host!r} ({error.strerror}); "
+            f"{section}.host: {host!r} names no address; "
             "give an address of this machine, or 0.0.0.0 for all."
         ) from error
-    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in addresses:
-            # Alone, `::` stands for IPv4 too, as people expect; beside an IPv4 socket it can't.
-            both = len(addresses) == 1
-            sockets.append(_bound(family, address, user_timeout_ms, both_families=both))
-    except OSError as error:
-        for sock in sockets:
-            sock.close()
-        raise StartError(f"{_why(error, host, port, section)}") from error
-    return sockets
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def _bound(
