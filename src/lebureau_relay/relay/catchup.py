@@ -39,7 +39,8 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # the ring was not met in time
 
 
-# Upstream said nothing of the cursor; if the ring has let entries go, it is likeliest that it was one of these.
+# Upstream said nothing of the cursor; if the ring has let entries go, it is likeliest that it was
+# one of these.
 _UNKNOWABLE = (Outcome.TIMEOUT, Outcome.FAILED)
 
 

@@ -6,6 +6,7 @@ everything that is due "in about a second".
 """
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -73,9 +74,9 @@ class Hub:
 
     def __init__(self, outside: Outside, timings: StreamTimings, limits: HubLimits) -> None:
         self.timings = timings
-        self.clock: Callable[[], float] = asyncio.get_running_loop().time
+        # Not the loop's clock: uvloop's stands still within a turn, so no turn would ever be over.
+        self.clock: Callable[[], float] = time.monotonic
         self.draining = False
-        self.open_streams: dict[str, int] = {}  # by identity
         self.history_bytes = 0
         self._outside = outside
         self._limits = limits
@@ -156,7 +157,7 @@ class Hub:
     @property
     def streams(self) -> int:
         """Open streams of this process."""
-        return sum(self.open_streams.values())
+        return sum(len(feed.subscribers) for feed in self._feeds.values())
 
     def revoke(self, credential: Credential) -> int:
         """End every stream that holds a credential; how many. Others of the same identity stay."""
@@ -172,20 +173,6 @@ class Hub:
             for feed in list(self._feeds.values())
             if identity is None or feed.key.identity == identity
         )
-
-    def retire_oldest(self, identity: str) -> bool:
-        """End the oldest stream of an identity to make room; whether there was one."""
-        candidates = (
-            one
-            for feed in self._feeds.values()
-            if feed.key.identity == identity
-            for one in feed.subscribers
-            if one.reason is None
-        )
-        oldest = min(candidates, key=lambda one: one.opened_at_s, default=None)
-        if oldest is not None:
-            oldest.feed.end(oldest, CloseReason.RETIRED)
-        return oldest is not None
 
     # -- what feeds ask for (feed.Host)
 
@@ -210,9 +197,8 @@ class Hub:
 
     def joined(self, subscriber: Subscriber) -> None:
         """A stream has begun."""
-        identity = subscriber.feed.key.identity
-        self.open_streams[identity] = self.open_streams.get(identity, 0) + 1
-        self._outside.identities.hold(subscriber.credential, Identity(identity))
+        identity = Identity(subscriber.feed.key.identity)
+        self._outside.identities.hold(subscriber.credential, identity)
         max_age_s = self.timings.max_age_s
         if max_age_s:
             age_s = max_age_s * (1.0 - 0.2 * self._outside.uniform())
@@ -221,10 +207,6 @@ class Hub:
     def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
         """A stream has ended."""
         feed = subscriber.feed
-        identity = feed.key.identity
-        self.open_streams[identity] -= 1
-        if not self.open_streams[identity]:
-            del self.open_streams[identity]
         self._outside.identities.release(subscriber.credential)
         age_s = self.clock() - subscriber.opened_at_s
         feed.meter.closed(reason, age_s)
@@ -232,7 +214,7 @@ class Hub:
             "info",
             "stream.closed",
             stream=feed.key.stream.name,
-            identity=identity,
+            identity=feed.key.identity,
             reason=reason.value,
             age_s=round(age_s, 3),
         )

@@ -160,7 +160,6 @@ class Owner:
     async def _refused(self, failure: SourceFailure, credential: Credential) -> bool:
         """Upstream didn't open. Whether to go on."""
         feed, problem = self._feed, failure.problem
-        feed.meter.reconnect(problem)
         if problem is SourceProblem.UNAUTHORIZED:
             self.reject(credential)
             return True
@@ -192,6 +191,7 @@ class Owner:
             status=failure.status,
             detail=failure.detail,
         )
+        feed.meter.reconnect(problem)
         await self._wait(failure.retry_after_s)
         return True
 

@@ -7,6 +7,7 @@ feed's business.
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ class Subscriber(asyncio.Protocol):
         "cursor",
         "feed",
         "inbound_bytes",
+        "on_gone",
         "opened_at_s",
         "paused",
         "reason",
@@ -59,12 +61,19 @@ class Subscriber(asyncio.Protocol):
     )
 
     def __init__(
-        self, feed: "Feed", transport: asyncio.Transport, credential: Credential, *, chunked: bool
+        self,
+        feed: "Feed",
+        transport: asyncio.Transport,
+        credential: Credential,
+        *,
+        chunked: bool,
+        on_gone: Callable[[], None],
     ) -> None:
         self.feed = feed
         self.transport = transport
         self.credential = credential
         self.chunked = chunked
+        self.on_gone = on_gone  # gives back what was taken for this stream
         self.cursor = 0
         self.state = State.REPLAYING
         self.paused = False
@@ -111,6 +120,7 @@ class Subscriber(asyncio.Protocol):
         if self.state is State.GONE:
             return
         self.state = State.GONE
+        self.on_gone()
         self.feed.left(self, self.reason or CloseReason.CLIENT_GONE)
 
     def pause_writing(self) -> None:
