@@ -4,8 +4,8 @@ It is no part of the relay and imports nothing of it but the error tree. `Simula
 test's process, `run` as a program.
 """
 
+from lebureau_relay.simulator.catalogue import Fault, describe_faults
 from lebureau_relay.simulator.channel import Record
-from lebureau_relay.simulator.faults import Fault, describe_faults
 from lebureau_relay.simulator.options import IdMode, SimulatorOptions, Stream
 from lebureau_relay.simulator.run import run
 from lebureau_relay.simulator.server import Simulator

@@ -9,6 +9,7 @@ kept, as it came, for tests that look for leaked credentials.
 import asyncio
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -17,14 +18,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from aiohttp_sse import sse_response
 
+from lebureau_relay.errors import ConfigError
 from lebureau_relay.simulator.accounts import COOKIE, READ, Grant
+from lebureau_relay.simulator.catalogue import Fault
 from lebureau_relay.simulator.channel import Channel
-from lebureau_relay.simulator.faults import (
-    Fault,
-    FaultBook,
-    FaultOrder,
-    checked_while_open,
-)
+from lebureau_relay.simulator.faults import FaultBook, FaultOrder
 from lebureau_relay.simulator.limits import Window
 from lebureau_relay.simulator.options import SimulatorOptions, Stream
 from lebureau_relay.simulator.subscription import Subscription
@@ -57,7 +55,9 @@ class RequestSeen:
     method: str
     path: str
     query: str = field(repr=False)
-    headers: dict[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(
+        repr=False
+    )  # as they came: names in any case, repeats and all
     address: str
     status: int | None = None
 
@@ -105,15 +105,15 @@ class Api:
     # Orders
 
     def order(self, order: FaultOrder, *, while_open: bool = False) -> int:
-        """Carry out a fault, or let it stand. Raises ConfigError if an open stream can't be given
-        it.
+        """Carry out a fault, or let it stand.
 
-        `while_open` does it to the streams that are open now and to no later one. Returns how many
-        streams it was done to; 0 for an order that stands.
+        `while_open` does it to the streams that are open now and to no later one. Returns to how
+        many it was done; 0 for an order that stands. Raises ConfigError if an open stream can't be
+        given it.
         """
         if while_open:
-            return self._order_open(checked_while_open(order))
-        if order.fault in {Fault.RENUMBER, Fault.AMNESIA} and order.every == 1:
+            return self._order_open(order)
+        if order.fault.at_once and order.every == 1:
             stream = Stream(order.place) if order.place else None
             struck = [each[2] for each in self.world.channels(order.user, stream)]
             for channel in struck:
@@ -123,6 +123,11 @@ class Api:
         return 0
 
     def _order_open(self, order: FaultOrder) -> int:
+        if not order.fault.while_open:
+            choice = ", ".join(fault for fault in Fault if fault.while_open)
+            raise ConfigError(
+                [f"fault {order.fault}: can't be done to an open stream; choose from {choice}"]
+            )
         meant = [s for s in self.subscriptions if order.concerns(s.user, s.stream)]
         for subscription in meant:
             subscription.order(order)
@@ -135,8 +140,9 @@ class Api:
             subscription.recover()
 
     def revoke(self, secret: str, *, cut: bool = False) -> bool:
-        """Let a key or cookie open nothing from now on; `cut` also breaks its open streams. Whether
-        it was known.
+        """Let a key or a cookie's value open nothing from now on; whether it did until now.
+
+        `cut` breaks the streams that it opened, too.
         """
         known = self.world.accounts.revoke(secret)
         for subscription in tuple(self.subscriptions) if cut else ():
@@ -175,7 +181,7 @@ class Api:
                 request.method,
                 request.path,
                 request.rel_url.raw_query_string,
-                dict(request.headers),
+                request.headers,
                 request.remote or "",
             )
             request[_SEEN] = seen

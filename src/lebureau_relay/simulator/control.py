@@ -14,9 +14,10 @@ from aiohttp import hdrs, web
 
 from lebureau_relay.errors import ConfigError
 from lebureau_relay.simulator.accounts import CAPABILITIES, User
-from lebureau_relay.simulator.api import Api
+from lebureau_relay.simulator.api import Api, RequestSeen
+from lebureau_relay.simulator.catalogue import Fault
 from lebureau_relay.simulator.channel import Record
-from lebureau_relay.simulator.faults import Fault, parse_fault
+from lebureau_relay.simulator.faults import parse_fault
 from lebureau_relay.simulator.options import Stream
 
 Body = Mapping[str, Any]
@@ -43,7 +44,7 @@ class Control:
         gets = {
             "state": lambda _query: self._api.state(),
             "users": lambda _query: [_user(each) for each in self._world.accounts.users.values()],
-            "requests": lambda _query: [asdict(each) for each in self._api.requests],
+            "requests": lambda _query: [_request(each) for each in self._api.requests],
             "log": self._log,
             "faults": self._faults,
         }
@@ -142,6 +143,17 @@ def _json(answer: object, status: int = 200) -> web.Response:
 
 def _user(user: User) -> dict[str, object]:
     return asdict(user)
+
+
+def _request(seen: RequestSeen) -> dict[str, object]:
+    return {
+        "method": seen.method,
+        "path": seen.path,
+        "query": seen.query,
+        "headers": list(seen.headers.items()),
+        "address": seen.address,
+        "status": seen.status,
+    }
 
 
 def _record(record: Record) -> dict[str, object]:

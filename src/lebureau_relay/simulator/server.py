@@ -9,6 +9,7 @@ does not.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import EllipsisType
 from typing import Final
 
@@ -81,20 +82,24 @@ class Simulator:
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._beat())]
 
     async def stop(self) -> None:
-        """Close the port, break every connection. Accounts, logs and standing faults stay. May be
-        called twice.
+        """Close the port and break every connection; accounts, logs and standing faults stay.
+
+        May be called twice.
         """
         runner, self._runner = self._runner, None
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
         if runner is not None:
             await runner.cleanup()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task  # one that had failed says so here
 
     async def restart(self, *, amnesia: bool = False, renumber: bool = False) -> None:
-        """Stop and start on the same port; `amnesia` comes back without its logs, `renumber` counts
-        ids from 1 again.
+        """Stop, and start on the same port.
+
+        `amnesia` comes back without its logs, `renumber` counts ids from 1 again.
         """
         await self.stop()
         if amnesia:
@@ -107,9 +112,7 @@ class Simulator:
         self._api.end_all()
 
     async def _tick(self) -> None:
-        """Let time pass: every channel in turn, spread evenly, so that no two users' events come in
-        step.
-        """
+        """Let time pass: every channel in its turn, so that no two users' events come in step."""
         if not self._options.rate:
             return
         clock = asyncio.get_running_loop().time

@@ -180,17 +180,13 @@ class Story:
         return self._advance(self._chance.choice(self._tasks), now)
 
     def _bring_up(self, now: str) -> Told:
-        """Work needs a desktop: let the first one come up by itself, and owe its boot to the other
-        stream.
-        """
+        """Work needs a desktop: let one come up unasked, and owe its boot to the other stream."""
         desktop = self._desktops[0]
         while not desktop.ready:
             self._owe(Stream.DESKTOPS, self._raise(desktop, now))
-        return (
-            self._owed[Stream.ACTIVITY].popleft()
-            if self._owed[Stream.ACTIVITY]
-            else _started(desktop, now)
-        )
+        owed = self._owed[Stream.ACTIVITY]
+        # Nothing is owed if it had started, and this stream was told so, before it got ready.
+        return owed.popleft() if owed else self._create(desktop, now)
 
     def _create(self, desktop: _Desktop, now: str) -> Told:
         kind, content = self._chance.choice(_WORK)

@@ -16,8 +16,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
+from lebureau_relay.simulator.catalogue import Fault
 from lebureau_relay.simulator.channel import Channel
-from lebureau_relay.simulator.faults import Fault, FaultOrder
+from lebureau_relay.simulator.faults import FaultOrder
 from lebureau_relay.simulator.options import Stream
 
 # Records per write: a long replay yields to others between them.
@@ -151,27 +152,32 @@ class Subscription:
                 return
 
     async def _deliver(self, response: EventSourceResponse) -> None:
-        manner = self._manner
-        if manner.cut_after == 0:
+        if self._manner.cut_after == 0:
             self.cut()
-        if self._cursor < self._channel.oldest:
-            manner.end = (
-                True  # the log went on without this reader; it may come back and say what it has
-            )
-        if manner.silent or manner.end:
-            return
-        if self._heartbeat_due:
+        if self._heartbeat_due and not self._manner.silent:
             self._heartbeat_due = False
-            manner.aside += self._lines(_HEARTBEAT)
-        while not self._manner.end and (self._cursor < self._channel.top or self._manner.aside):
+            self._manner.aside += self._lines(_HEARTBEAT)
+        while self._has_more():
             await self._write(response, self._take())
+
+    def _has_more(self) -> bool:
+        manner = self._manner
+        if self._cursor < self._channel.oldest:
+            # The log went on without this reader. It may come back and say what it has.
+            manner.end = True
+        if manner.end or manner.silent:
+            return False
+        return self._cursor < self._channel.top or bool(manner.aside)
 
     def _take(self) -> bytes:
         """What goes out next, as one write: what stands aside, then a batch of frames."""
         manner = self._manner
         records = self._channel.read(self._cursor, _BATCH)
         self._cursor += len(records)
-        frames = [record.raw or self._lines(record.frame) for record in records]
+        frames = [
+            record.frame if record.raw is not None else self._lines(record.frame)
+            for record in records
+        ]
         if manner.cut_inside and frames:
             manner.cut_after = len(manner.aside) + len(frames[0]) // 2
         taken = b"".join((manner.aside, *frames))

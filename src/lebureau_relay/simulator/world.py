@@ -13,8 +13,9 @@ from types import EllipsisType
 from typing import Final
 
 from lebureau_relay.simulator.accounts import Accounts, User
+from lebureau_relay.simulator.catalogue import Fault
 from lebureau_relay.simulator.channel import Channel, Record
-from lebureau_relay.simulator.faults import Fault, FaultBook, FaultOrder
+from lebureau_relay.simulator.faults import FaultBook, FaultOrder
 from lebureau_relay.simulator.options import MAX_RECORDS_HELD, IdMode, SimulatorOptions, Stream
 from lebureau_relay.simulator.story import Story
 
