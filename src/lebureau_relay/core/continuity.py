@@ -43,7 +43,7 @@ class Continuity:
         self._proving = not fresh and bool(plan.skip or plan.run)
 
     def opened(self, now_s: float) -> list[Entry]:
-        """Upstream has answered. Where nothing could be asked for, what happened meanwhile is lost."""
+        """Upstream has answered. With nothing to ask for, what happened since is lost."""
         if self._fresh or self._plan.cursor:
             return []
         return [self._gap(GapCause.UPSTREAM, now_s)]

@@ -105,7 +105,7 @@ class Decoder:
             chunk = rest
 
     def _strip_bom(self, chunk: bytes) -> bytes:
-        """One leading BOM is not part of the stream (UTF-8 decode), even when it comes in pieces."""
+        """One leading BOM is no part of the stream (UTF-8 decode), even in pieces."""
         head = self._head + chunk
         if len(head) < len(_BOM) and _BOM.startswith(head):
             self._head = head
@@ -272,7 +272,7 @@ def opening(retry_ms: int) -> bytes:
 
 
 def chunk(body: bytes) -> bytes:
-    """Bytes as one chunk of HTTP/1.1's chunked coding (RFC 9112, section 7.1). `body` isn't empty."""
+    """Bytes as one chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1). `body` isn't empty."""
     return b"%x\r\n%b\r\n" % (len(body), body)
 
 

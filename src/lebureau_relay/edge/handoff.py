@@ -10,7 +10,6 @@ runs only when the first has failed would be tried by nobody (docs/decisions/000
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
 from aiohttp import HttpVersion11, web
 

@@ -7,11 +7,10 @@ everything that is due "in about a second".
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from lebureau_relay.core.backoff import spread
 from lebureau_relay.core.credential import Credential
@@ -20,14 +19,13 @@ from lebureau_relay.core.history import History, HistoryLimits
 from lebureau_relay.core.wheel import Wheel
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
 from lebureau_relay.relay.catchup import CatchUp
-from lebureau_relay.relay.feed import Feed, FeedState, StreamTimings
+from lebureau_relay.relay.feed import Feed, FeedState
+from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
 from lebureau_relay.relay.subscriber import Subscriber
+from lebureau_relay.relay.turns import Turns
 
-# A flush that takes longer lets the loop do other things first: accept, read upstream, answer a
-# probe.
-_TURN_S = 0.005
 # The wheel's slot: coarse enough to cost nothing when idle, fine enough that nobody notices.
 _SLOT_S = 0.05
 # Feeds look after themselves this often, and at least ten times within their shortest delay.
@@ -44,9 +42,6 @@ _ARRIVAL_S = 1.0
 # Why a client should stay away for long: tabs would otherwise retire each other in turn (contract,
 # section 6).
 _RETIRED_RETRY_S = 300.0
-
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +78,7 @@ class Hub:
         self._feeds: dict[FeedKey, Feed] = {}
         self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
         self._held_off: OrderedDict[FeedKey, _HeldOff] = OrderedDict()
-        self._dirty: dict[Feed, None] = {}
-        self._jobs: deque[Callable[[float], bool]] = deque()
-        self._replays: deque[Subscriber] = deque()
-        self._scheduled = False
+        self.turns = Turns(self.clock)
         self._wheel: Wheel[Callable[[], None]] = Wheel(_SLOT_S)
         self._timer: asyncio.TimerHandle | None = None
         self._tick_s = max(
@@ -127,7 +119,7 @@ class Hub:
                 await asyncio.sleep(due_s - self.clock())
             subscriber.feed.end(subscriber, CloseReason.DRAINING)
         deadline_s = self.clock() + 5.0  # the feed aborts by then whoever doesn't read
-        while self.streams and self.clock() < deadline_s + 2 * _SLOT_S:
+        while self.streams and self.clock() < deadline_s + 2 * _SLOT_S:  # noqa: ASYNC110 - seldom
             await asyncio.sleep(_SLOT_S)
 
     # -- requests
@@ -174,22 +166,7 @@ class Hub:
             if identity is None or feed.key.identity == identity
         )
 
-    # -- what feeds ask for (feed.Host)
-
-    def dirty(self, feed: Feed) -> None:
-        """There is something to flush: once, at the end of this loop turn."""
-        self._dirty[feed] = None
-        self._schedule()
-
-    def job(self, work: Callable[[float], bool]) -> None:
-        """Give `work` turns until it is done."""
-        self._jobs.append(work)
-        self._schedule()
-
-    def replay(self, subscriber: Subscriber) -> None:
-        """Give a subscriber turns to read the ring, fairly among all who do."""
-        self._replays.append(subscriber)
-        self._schedule()
+    # -- what feeds ask for (host.Host)
 
     def watch(self, subscriber: Subscriber, after_s: float) -> None:
         """Look at a subscriber again after that."""
@@ -325,37 +302,6 @@ class Hub:
 
     # -- time
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _turn(self) -> None:
-        """One turn of work: flush what is new first, then heartbeats and goodbyes, then replays."""
-        self._scheduled = False
-        deadline_s = self.clock() + _TURN_S
-        for feed in list(self._dirty):
-            if feed.flush(deadline_s):
-                del self._dirty[feed]
-            else:  # its turn comes again after the others
-                self._dirty[feed] = self._dirty.pop(feed)
-            if self.clock() > deadline_s:
-                break
-        # At least one step of each, so that a flood of events can't starve goodbyes and replays.
-        self._step(self._jobs, lambda job: not job(deadline_s), deadline_s)
-        self._step(self._replays, lambda one: one.feed.pump(one), deadline_s)
-        if self._dirty or self._jobs or self._replays:
-            self._schedule()
-
-    def _step(self, queue: deque[Item], work: Callable[[Item], bool], deadline_s: float) -> None:
-        """Work in turns until all is done or the time is up; what isn't done goes to the end."""
-        while queue:
-            item = queue.popleft()
-            if work(item):
-                queue.append(item)
-            if self.clock() > deadline_s:
-                return
-
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_SLOT_S, self._on_timer)
         for due in self._wheel.due(self.clock()):
@@ -369,15 +315,15 @@ class Hub:
             return
         now_s = self.clock()
         feed.owner.check_idle(now_s)
-        feed.forget_joins()
+        feed.fanout.forget_joins()
         before_bytes = feed.history.size_bytes
         feed.history.expire(now_s)
         self.history_bytes += feed.history.size_bytes - before_bytes
         if (
             feed.subscribers
-            and now_s - feed.written_at_s >= self.timings.heartbeat_s - self._tick_s
+            and now_s - feed.fanout.written_at_s >= self.timings.heartbeat_s - self._tick_s
         ):
-            self.job(feed.heartbeat())
+            self.turns.job(feed.fanout.heartbeat())
         if not feed.in_use and now_s - feed.used_at_s >= max(self.timings.linger_s, _ARRIVAL_S):
             self._close_feed(feed)
             return

@@ -213,10 +213,10 @@ _REFUSALS = {
     SourceProblem.ENDED: (RefusalCode.UPSTREAM_ENDED, "The API has ended this stream."),
     SourceProblem.UNUSABLE: (
         RefusalCode.UPSTREAM_ERROR,
-        "The API gave an answer that is no event stream; its operator should look at the relay's log.",
+        "The API gave an answer that is no event stream; the relay's log says which.",
     ),
     SourceProblem.CURSOR_REJECTED: (
         RefusalCode.UPSTREAM_ERROR,
-        "The API refused the request for this stream; its operator should look at the relay's log.",
+        "The API refused the request for this stream; the relay's log says more.",
     ),
 }

@@ -61,7 +61,7 @@ class Subscription(Protocol):
         """
 
     def close(self, problem: SourceProblem = SourceProblem.REPLACED) -> None:
-        """End it now; a `read` that waits raises SourceFailure with `problem`. May be called twice."""
+        """End it now; a waiting `read` raises SourceFailure with `problem`. May be called twice."""
 
 
 class Source(Protocol):

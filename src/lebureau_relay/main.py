@@ -1,0 +1,307 @@
+"""The wiring: settings become parts, parts become a relay. The only room that knows all others.
+
+`Relay` is one relay in the running loop, for the command line, the demo and the tests alike;
+`serve` runs one as a process, with signals.
+"""
+
+import asyncio
+import gc
+import hashlib
+import random
+import re
+import resource
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import structlog
+import uvloop
+from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+from lebureau_relay import __version__, logs
+from lebureau_relay.config import Settings
+from lebureau_relay.core.backoff import Backoff
+from lebureau_relay.core.credential import Credential
+from lebureau_relay.core.history import HistoryLimits
+from lebureau_relay.edge.admission import Admission, AdmissionLimits, ClientAddresses, OnExcess
+from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
+from lebureau_relay.edge.cors import Cors
+from lebureau_relay.edge.credentials import CredentialRules
+from lebureau_relay.edge.listener import listen
+from lebureau_relay.edge.stream import Door, StreamHandler
+from lebureau_relay.errors import StartError
+from lebureau_relay.identity import AuthRules, Register
+from lebureau_relay.metrics import Metrics
+from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.hub import Hub, HubLimits
+from lebureau_relay.relay.owner import Outside
+from lebureau_relay.relay.ports import StreamSpec
+from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
+
+# How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
+# nothing.
+_LAG_PROBE_S = 0.1
+
+
+class Relay:
+    """One relay, in the running loop.
+
+    `start` takes up service or raises StartError; `drain` leaves it in good order; `stop` ends what
+    is left. `extra` may add routes to the public application before it starts.
+    """
+
+    def __init__(
+        self, settings: Settings, extra: Callable[[web.Application], None] | None = None
+    ) -> None:
+        self.settings = settings
+        self._extra = extra
+        self._specs = tuple(
+            StreamSpec(one.name, one.path, one.forward_query) for one in settings.streams
+        )
+        log = structlog.get_logger("lebureau_relay")
+        self.metrics = Metrics(
+            [spec.name for spec in self._specs],
+            facts=lambda: self.hub.facts(),  # noqa: PLW0108 - the hub is made later
+            log=lambda level, event, facts: getattr(log, level)(event, **facts),
+            version=__version__,
+        )
+        self.hub: Hub
+        self.ready = False
+        self._handler: StreamHandler
+        self._runners: list[web.AppRunner] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.public_url = ""
+        self.admin_url = ""
+
+    async def start(self) -> None:
+        """Bind, wire and serve."""
+        settings = self.settings
+        user_timeout_ms = int(1000 * settings.stream.write_timeout)
+        public = listen(settings.listen.host, settings.listen.port, user_timeout_ms=user_timeout_ms)
+        try:
+            admin = listen(
+                settings.admin.host,
+                settings.admin.port,
+                user_timeout_ms=user_timeout_ms,
+                section="admin",
+            )
+        except StartError:
+            for sock in public:
+                sock.close()
+            raise
+        self._session = make_session()
+        identities = self._register()
+        self.hub = self._hub(identities)
+        self.hub.start()
+        self._handler = StreamHandler(self._door(identities), self.hub)
+        self._tasks = [
+            asyncio.ensure_future(identities.run()),
+            asyncio.ensure_future(self._probe_lag()),
+        ]
+        await self._serve_public(public)
+        await self._serve_admin(admin)
+        self.public_url = _url(public)
+        self.admin_url = _url(admin)
+        self.ready = True
+
+    async def drain(self) -> None:
+        """Leave service: not ready at once, new streams served for the delay, then ended over the
+        spread.
+        """
+        drain = self.settings.drain
+        self.ready = False
+        self.hub.draining = True
+        await asyncio.sleep(drain.delay)
+        self._handler.refusing = True
+        await self.hub.drain(drain.spread)
+
+    async def stop(self) -> None:
+        """End whatever is left, at once. May be called without `drain`."""
+        self.ready = False
+        self._handler.refusing = True
+        await self.hub.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for runner in self._runners:
+            await runner.cleanup()
+        await self._session.close()
+
+    def _register(self) -> Register:
+        auth, limits = self.settings.auth, self.settings.limits
+        rules = AuthRules(
+            base_url=self.settings.upstream.base_url,
+            api_key_header=auth.api_key_header,
+            probe_path=auth.probe_path,
+            identity_path=auth.identity_path,
+            identity_fields=auth.identity_fields,
+            recheck_interval_s=auth.recheck_interval,
+            max_stale_s=auth.max_stale,
+            upstream_auth_failures_per_minute=limits.upstream_auth_failures_per_minute,
+            stream_path=self._specs[0].path,
+        )
+        secret = self.settings.redis.hash_secret.get_secret_value().encode()
+        return Register(
+            rules,
+            hashlib.blake2b(secret).digest() if secret else secrets.token_bytes(32),
+            self._session,
+            self.metrics,
+            on_revoked=self._revoke,
+            on_changed=self._revoke,
+        )
+
+    def _revoke(self, credential: Credential) -> None:
+        self.hub.revoke(credential)
+
+    def _hub(self, identities: Register) -> Hub:
+        settings = self.settings
+        upstream = UpstreamRules(
+            base_url=settings.upstream.base_url,
+            api_key_header=settings.auth.api_key_header,
+            connect_timeout_s=settings.upstream.connect_timeout,
+            idle_timeout_s=settings.upstream.idle_timeout,
+            max_event_bytes=settings.upstream.max_event_bytes,
+        )
+        outside = Outside(
+            source=Upstream(self._session, upstream),
+            identities=identities,
+            observer=self.metrics,
+            backoff=Backoff(settings.upstream.retry_min, settings.upstream.retry_max),
+            uniform=random.random,
+            new_epoch=partial(secrets.token_hex, 4),
+        )
+        timings = StreamTimings(
+            heartbeat_s=settings.stream.heartbeat,
+            retry_s=settings.stream.retry,
+            buffer_bytes=settings.stream.buffer_bytes,
+            write_timeout_s=settings.stream.write_timeout,
+            max_age_s=settings.stream.max_age,
+            linger_s=settings.feed.linger,
+            catchup_timeout_s=settings.replay.catchup_timeout,
+        )
+        replay = settings.replay
+        history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)
+        return Hub(outside, timings, HubLimits(history, replay.total_bytes))
+
+    def _credential_rules(self) -> CredentialRules:
+        auth = self.settings.auth
+        return CredentialRules(
+            auth.api_key_header, auth.query_parameter, re.compile(auth.cookie_pattern)
+        )
+
+    def _cors(self) -> Cors:
+        return Cors(self.settings.cors.allowed_origins, self.settings.auth.api_key_header)
+
+    def _door(self, identities: Register) -> Door:
+        limits = self.settings.limits
+        admission = AdmissionLimits(
+            connects_per_minute=limits.connects_per_minute,
+            failed_auth_per_minute=limits.failed_auth_per_minute,
+            streams_per_user=limits.streams_per_user,
+            streams_total=limits.resolved_streams_total(),
+            on_excess=OnExcess(limits.on_excess),
+        )
+        return Door(
+            rules=self._credential_rules(),
+            cors=self._cors(),
+            addresses=ClientAddresses(map(str, self.settings.proxy.trusted), self.metrics),
+            admission=Admission(admission, identities, self.hub.clock),
+            identities=identities,
+            observer=self.metrics,
+        )
+
+    async def _serve_public(self, sockets: list[socket.socket]) -> None:
+        app = build_app(self._specs, self._handler, cors=self._cors())
+        if self._extra is not None:
+            self._extra(app)
+        guard = Guard(
+            self._specs,
+            self._credential_rules(),
+            self.metrics,
+            soft=self.settings.limits.browser_refusals == "retry",
+            retry_s=self.settings.stream.retry,
+        )
+        runner = build_runner(app, guard)
+        self._runners.append(runner)
+        await serve_on(runner, sockets)
+
+    async def _probe_lag(self) -> None:
+        """How much later than asked the loop wakes us: what every delivery waits at worst."""
+        clock = self.hub.clock
+        while True:
+            asked_s = clock()
+            await asyncio.sleep(_LAG_PROBE_S)
+            self.metrics.observe_lag(max(clock() - asked_s - _LAG_PROBE_S, 0.0))
+
+
+def _url(sockets: list[socket.socket]) -> str:
+    host, port = sockets[0].getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system grants: each stream is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check_machinery() -> None:
+    """The parts that must be the fast and hardened ones. Raises StartError with the mend."""
+    if HttpRequestParser is HttpRequestParserPy:
+        message = (
+            "aiohttp runs without its C extensions, whose parser is the hardened one; install a "
+            "wheel of it, and leave AIOHTTP_NO_EXTENSIONS unset."
+        )
+        raise StartError(message)
+
+
+def serve(settings: Settings) -> int:
+    """Run the relay as this process until SIGTERM or SIGINT; the exit code. Raises RelayError."""
+    check_machinery()
+    raise_descriptor_limit()
+    auth = settings.auth
+    handler = logs.configure(
+        settings.log.level,
+        settings.log.format,
+        secret_names=(auth.api_key_header, auth.query_parameter),
+    )
+    try:
+        uvloop.run(_serve(settings))
+    finally:
+        handler.close()
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    """One life: start, wait for a signal, drain unless a second one comes, stop."""
+    log = structlog.get_logger("lebureau_relay")
+    relay = Relay(settings)
+    stop, now = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (now if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await relay.start()
+    # What is alive now stays: later collections need not look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info("relay.started", public=relay.public_url, admin=relay.admin_url, version=__version__)
+    await stop.wait()
+    log.info("relay.draining", streams=relay.hub.streams)
+    draining = asyncio.ensure_future(relay.drain())
+    hurried = asyncio.ensure_future(now.wait())
+    await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, hurried):
+        task.cancel()
+    await asyncio.gather(draining, hurried, return_exceptions=True)
+    await relay.stop()
+    log.info("relay.stopped")

@@ -1,0 +1,45 @@
+"""What a feed asks of the house it lives in: its hub as a Protocol, and how streams behave."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from lebureau_relay.errors import CloseReason
+from lebureau_relay.relay.subscriber import Subscriber
+from lebureau_relay.relay.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimings:
+    """How streams to clients behave. Durations in seconds."""
+
+    heartbeat_s: float = 15.0
+    retry_s: float = 3.0
+    buffer_bytes: int = 262_144
+    write_timeout_s: float = 30.0
+    max_age_s: float = 0.0
+    linger_s: float = 30.0
+    catchup_timeout_s: float = 5.0
+
+
+class Host(Protocol):
+    """What a feed asks of its hub."""
+
+    clock: Callable[[], float]
+    timings: StreamTimings
+    turns: Turns
+
+    def watch(self, subscriber: Subscriber, after_s: float) -> None:
+        """Call `feed.check` with it then."""
+
+    def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
+        """A stream of this feed has ended."""
+
+    def joined(self, subscriber: Subscriber) -> None:
+        """A stream of this feed has begun."""
+
+    def grown(self, size_bytes: int) -> None:
+        """The histories have grown by so much."""
+
+    def retry_ms(self, reason: CloseReason) -> int:
+        """A jittered reconnect hint for one client."""
