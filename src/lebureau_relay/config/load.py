@@ -34,8 +34,9 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
     mistakes: list[str] = []
     written = _read(path, mistakes) if path else {}
     complete = not mistakes
-    overlay = _Environment(_known(env, mistakes))()
-    settings, wrong = _validate(_merge(written, overlay), mistakes, _Places(path, overlay))
+    known = _known(env, mistakes)
+    data = _merge(written, _Environment(known)())
+    settings, wrong = _validate(data, mistakes, _Places(path, known))
     if complete:  # against half of what was written they would be false alarms
         mistakes += [
             said
@@ -164,17 +165,18 @@ def _is_service_link(bare: str, value: str) -> bool:
 class _Places:
     """Where a setting was written, for people who look for it."""
 
-    def __init__(self, path: Path | None, overlay: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, env: Mapping[str, str]) -> None:
         self._path = path
-        self._overlay = overlay
+        self._variables = {name.upper(): value for name, value in env.items()}
 
     def of(self, name: str) -> str:
+        """The variable that gives the setting `name`, else the file."""
         section, _, key = name.partition(".")
-        there = self._overlay.get(section)
-        if there is None or (key and isinstance(there, dict) and key not in there):
-            return f" [{self._path}]"
-        nested = isinstance(there, dict) and key
-        return f" [{PREFIX}{_variable(name if nested else section)}]"
+        own, whole = PREFIX + _variable(name), PREFIX + _variable(section)
+        if own in self._variables:
+            return own
+        # A section as JSON: no need to parse it again to know whether the key stands there.
+        return whole if f'"{key}"' in self._variables.get(whole, "") else str(self._path)
 
 
 def _validate(
@@ -186,7 +188,7 @@ def _validate(
     except ValidationError as error:
         details = [d for d in error.errors(include_url=False) if not is_echo(d)]
     wrong = {_setting(detail["loc"]) for detail in details}
-    mistakes += [f"{sentence(detail)}{places.of(_setting(detail['loc']))}" for detail in details]
+    mistakes += [f"{sentence(detail)} [{places.of(_setting(detail['loc']))}]" for detail in details]
     return Settings(**_without(data, wrong)), wrong
 
 
