@@ -7,6 +7,7 @@ may too.
 
 import random
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -172,7 +173,9 @@ class _Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it quotes the request
     ) -> web.StreamResponse:
         """Answer a malformed request (400) or a handler that failed; called by aiohttp."""
-        if isinstance(exc, ConnectionError):
+        exc = exc or sys.exception()  # aiohttp keeps a handler's TimeoutError to itself
+        transport = request.transport
+        if isinstance(exc, ConnectionError) and (transport is None or transport.is_closing()):
             raise exc  # the client has gone; aiohttp ends the connection without a word
         if request.writer.output_size > 0:
             self._guard.tell_failure(exc)

@@ -30,7 +30,7 @@ class Cors:
     def __init__(self, origins: Iterable[str] = (), api_key_header: str = "x-api-key") -> None:
         self._origins = frozenset(origins) - {"null", "*"}
         headers = (api_key_header.lower(), "authorization", "last-event-id", "cache-control")
-        self._allowed_headers = ", ".join(dict.fromkeys(headers))
+        self.allowed_headers = ", ".join(dict.fromkeys(headers))
 
     def dress(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add to an unsent response what lets an allowed origin read it, refusals included."""
@@ -77,7 +77,7 @@ class Cors:
                 raise _not_allowed()
             headers |= {
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: ", ".join(METHODS),
-                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: self._allowed_headers,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: self.allowed_headers,
                 hdrs.ACCESS_CONTROL_MAX_AGE: str(_MAX_AGE_S),
             }
         return web.Response(status=204, headers=headers)

@@ -1,0 +1,260 @@
+"""The budgets, on a clock that stands still until it is moved, and whose address a request has."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+
+from lebureau_relay.core.credential import Credential, CredentialKind
+from lebureau_relay.edge.admission import (
+    Admission,
+    AdmissionLimits,
+    ClientAddresses,
+    OnExcess,
+)
+from lebureau_relay.errors import Refusal
+from lebureau_relay.relay.ports import Identity
+
+GOOD = Credential(CredentialKind.KEY, "good")
+STRANGE = Credential(CredentialKind.KEY, "strange")
+ANNA, BERT = Identity("anna"), Identity("bert")
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Known:
+    """Identities as far as admission asks them."""
+
+    def known_good(self, credential):
+        return credential == GOOD
+
+
+@dataclass
+class Bench:
+    """An admission, its clock, and streams that remember that they were retired."""
+
+    limits: AdmissionLimits
+    clock: Clock = field(default_factory=Clock)
+    retired: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.admission = Admission(self.limits, Known(), self.clock)
+
+    def sit(self, identity=ANNA, name=""):
+        return self.admission.admit_identity(identity, lambda: self.retired.append(name))
+
+    def refused(self, identity=ANNA):
+        with pytest.raises(Refusal) as caught:
+            self.sit(identity)
+        return caught.value
+
+
+def address_refused(admission, address, credential):
+    with pytest.raises(Refusal) as caught:
+        admission.admit_address(address, credential)
+    return caught.value
+
+
+def test_an_address_may_fail_a_few_times():
+    bench = Bench(AdmissionLimits(failed_auth_per_minute=5))
+    admission = bench.admission
+    for _ in range(5):
+        admission.admit_address("a", STRANGE)
+        admission.failed("a")
+    refusal = address_refused(admission, "a", STRANGE)
+    assert (refusal.code.value, refusal.limit) == ("too_many_failures", 5)
+    assert refusal.retry_after_s == pytest.approx(12)
+    admission.admit_address("a", GOOD)
+    admission.admit_address("b", STRANGE)
+    bench.clock.now += 12
+    admission.admit_address("a", STRANGE)
+
+
+def test_asking_alone_is_no_failure():
+    admission = Bench(AdmissionLimits(failed_auth_per_minute=1)).admission
+    for _ in range(100):
+        admission.admit_address("a", STRANGE)
+    admission.failed("a")
+    assert address_refused(admission, "a", STRANGE).code.value == "too_many_failures"
+
+
+def test_many_failures_under_way_together_cost_a_minute_at_most():
+    bench = Bench(AdmissionLimits(failed_auth_per_minute=5))
+    for _ in range(20_000):
+        bench.admission.failed("a")
+    bench.clock.now += 12
+    bench.admission.admit_address("a", STRANGE)
+
+
+def test_an_identity_may_connect_so_often():
+    bench = Bench(AdmissionLimits(connects_per_minute=3))
+    for _ in range(3):
+        bench.sit().release()
+    refusal = bench.refused()
+    assert (refusal.code.value, refusal.limit) == ("rate_limited", 3)
+    assert refusal.retry_after_s == pytest.approx(20)
+    for _ in range(100):
+        bench.refused()
+    bench.sit(BERT)
+    bench.clock.now += 20
+    bench.sit()
+
+
+def test_the_newest_is_refused():
+    bench = Bench(AdmissionLimits(streams_per_user=2))
+    first, _ = bench.sit(), bench.sit()
+    refusal = bench.refused()
+    assert (refusal.code.value, refusal.limit) == ("too_many_streams", 2)
+    bench.sit(BERT)
+    first.release()
+    bench.sit()
+    assert bench.retired == []
+
+
+def test_who_is_refused_for_another_reason_spends_no_connection():
+    bench = Bench(AdmissionLimits(connects_per_minute=2, streams_per_user=1))
+    seat = bench.sit()
+    for _ in range(10):
+        assert bench.refused().code.value == "too_many_streams"
+    seat.release()
+    bench.sit().release()
+    assert bench.refused().code.value == "rate_limited"
+
+
+def test_the_oldest_is_retired():
+    bench = Bench(AdmissionLimits(streams_per_user=2, on_excess=OnExcess.RETIRE_OLDEST))
+    seats = {name: bench.sit(name=name) for name in "abcd"}
+    assert bench.retired == ["a", "b"]
+    assert bench.admission.taken == 4  # those two are still ending
+    seats["a"].release()
+    seats["c"].release()
+    bench.sit(name="e")
+    assert bench.retired == ["a", "b"]
+    bench.sit(name="f")
+    assert bench.retired == ["a", "b", "d"]
+
+
+def test_a_retired_stream_may_give_its_seat_back_at_once():
+    bench = Bench(AdmissionLimits(streams_per_user=1, on_excess=OnExcess.RETIRE_OLDEST))
+    seats = []
+
+    def retire():
+        seats[-1].release()
+
+    for _ in range(5):
+        seats.append(bench.admission.admit_identity(ANNA, retire))
+        assert bench.admission.taken == 1
+
+
+def test_who_is_rate_limited_retires_nobody():
+    limits = AdmissionLimits(
+        connects_per_minute=1, streams_per_user=1, on_excess=OnExcess.RETIRE_OLDEST
+    )
+    bench = Bench(limits)
+    bench.sit(name="a")
+    assert bench.refused().code.value == "rate_limited"
+    assert bench.retired == []
+
+
+def test_the_process_is_full():
+    bench = Bench(AdmissionLimits(streams_total=2))
+    seat = bench.sit()
+    bench.admission.admit_address("a", STRANGE)
+    bench.sit(BERT)
+    assert bench.refused().code.value == "at_capacity"
+    assert address_refused(bench.admission, "a", GOOD).code.value == "at_capacity"
+    seat.release()
+    seat.release()
+    assert bench.admission.taken == 1
+    bench.sit()
+
+
+def test_zeros_are_no_limits():
+    bench = Bench(AdmissionLimits(0, 0, 0, 0))
+    for _ in range(500):
+        bench.sit()
+        bench.admission.failed("a")
+    bench.admission.admit_address("a", STRANGE)
+    assert bench.admission.taken == 500
+
+
+def test_nothing_is_kept_of_who_has_left():
+    bench = Bench(AdmissionLimits())
+    seats = [bench.sit(Identity(f"user {n}")) for n in range(100)]
+    for seat in seats:
+        seat.release()
+    assert bench.admission._seats == {}
+    assert bench.admission.taken == 0
+
+
+@pytest.fixture
+async def address_of(serve):
+    """Whose address a request over a real socket is told to be."""
+
+    async def start(*trusted):
+        found = []
+
+        async def handler(request, stream):
+            found.append(addresses.of(request))
+            return web.Response()
+
+        edge = await serve(handler)
+        addresses = ClientAddresses(trusted, edge.observer)
+
+        async def of(*forwarded):
+            await edge.get("/api/desktops/stream", *(f"X-Forwarded-For: {f}" for f in forwarded))
+            return found.pop()
+
+        return of, edge.observer
+
+    return start
+
+
+async def test_without_a_trusted_proxy_the_peer_is_the_client(address_of):
+    of, observer = await address_of("10.0.0.0/8")
+    assert await of() == "127.0.0.1"
+    assert observer.notes == []
+    for _ in range(3):
+        assert await of("203.0.113.7") == "127.0.0.1"
+    ((level, event, facts),) = observer.notes
+    assert (level, event, facts["peer"]) == ("warning", "proxy.untrusted", "127.0.0.1")
+    assert "203.0.113.7" not in str(facts)
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        ([], "127.0.0.1"),
+        (["203.0.113.7"], "203.0.113.7"),
+        (["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        (["198.51.100.1, 203.0.113.7 ,10.1.2.3"], "203.0.113.7"),
+        (["198.51.100.1", "203.0.113.7", "10.1.2.3, 10.1.2.4"], "203.0.113.7"),
+        (["10.9.9.9, 10.1.2.3"], "10.9.9.9"),
+        (["203.0.113.7:4711"], "203.0.113.7"),
+        (["198.51.100.1, rubbish"], "127.0.0.1"),
+        (["rubbish, 10.1.2.3"], "10.1.2.3"),
+        (["unknown"], "127.0.0.1"),
+        ([","], "127.0.0.1"),
+        (["::ffff:203.0.113.7"], "203.0.113.7"),
+        (["2001:db8:1:2:3:4:5:6"], "2001:db8:1:2::/64"),
+        (["[2001:db8:1:2:ffff::1]:4711"], "2001:db8:1:2::/64"),
+        (["2001:db8:1:2::7, fd00::1"], "2001:db8:1:2::/64"),
+        (["::1"], "::/64"),
+    ],
+)
+async def test_a_trusted_proxy_says_who_the_client_is(address_of, forwarded, address):
+    of, observer = await address_of("127.0.0.0/8", "10.0.0.0/8", "fd00::/8")
+    assert await of(*forwarded) == address
+    assert observer.notes == []
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.0/33", "proxy", ""])
+def test_a_network_that_is_none_is_told_at_once(cidr):
+    with pytest.raises(ValueError, match="appear"):
+        ClientAddresses([cidr], None)
