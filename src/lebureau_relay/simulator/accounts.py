@@ -29,8 +29,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. `keys` have every capability; `limited_key` may not read desktops, so streams
-    refuse it with 403.
+    """One account and what opens it.
+
+    `keys` have every capability; `limited_key` may not read desktops: streams refuse it with 403.
     """
 
     id: str
@@ -53,8 +54,9 @@ class User:
 
 
 class Accounts:
-    """The register of users and credentials; secrets are a function of the seed and the order of
-    creation.
+    """The register of users and credentials.
+
+    Secrets are a function of the seed and of the order in which they were made.
     """
 
     __slots__ = ("_cookies", "_keys", "_made", "_seed", "users")

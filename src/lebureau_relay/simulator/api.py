@@ -1,29 +1,25 @@
-"""The simulated API's own endpoints: who is calling, may they, how often, and what they get.
+"""The simulated API's endpoints, and the streams that are open on them.
 
-The order of a request is the order of the real thing's likely layers: ordered faults first (a
-broken server does not look at credentials), then the credential with its budget of failures per
-address, the key's connections per minute, its capabilities, and then the answer. Every request is
-kept, as it came, for tests that look for leaked credentials.
+Who may come in is the gate's business; here stands what they get, and what is ordered to happen to
+it. Every request is kept, as it came, for tests that look for leaked credentials.
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 from aiohttp_sse import sse_response
 
 from lebureau_relay.errors import ConfigError
-from lebureau_relay.simulator.accounts import COOKIE, READ, Grant
 from lebureau_relay.simulator.catalogue import Fault
 from lebureau_relay.simulator.channel import Channel
 from lebureau_relay.simulator.faults import FaultBook, FaultOrder
-from lebureau_relay.simulator.limits import Window
+from lebureau_relay.simulator.gate import MOVED, Gate
 from lebureau_relay.simulator.options import SimulatorOptions, Stream
 from lebureau_relay.simulator.subscription import Subscription
 from lebureau_relay.simulator.world import World, strike
@@ -31,33 +27,20 @@ from lebureau_relay.simulator.world import World, strike
 # The library's ping would cut into frames that leave in pieces; ours goes between them.
 _NO_PING_S: Final = 31_536_000
 _REQUESTS_KEPT: Final = 5_000
-_RETRY_AFTER_S: Final = 5
-_MOVED: Final = "/moved"
-_PAGE: Final = "<!doctype html><title>Le Bureau</title><p>This is no event stream.</p>\n"
-_REASONS: Final = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    412: "Precondition Failed",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
 
 
 @dataclass(slots=True)
 class RequestSeen:
-    """A request as it came. `status` is None until headers went out, and stays so for one that was
-    stalled or broken.
+    """A request as it came.
+
+    `headers` answers to names in any case, and its items hold repeated fields. `status` is None
+    until headers went out, and stays so for one that was stalled or broken.
     """
 
     method: str
     path: str
     query: str = field(repr=False)
-    headers: Mapping[str, str] = field(
-        repr=False
-    )  # as they came: names in any case, repeats and all
+    headers: Mapping[str, str] = field(repr=False)
     address: str
     status: int | None = None
 
@@ -66,12 +49,12 @@ _SEEN: Final = web.RequestKey("seen", RequestSeen)
 
 
 class Api:
-    """The endpoints, and the open subscriptions. One for the life of a simulator, however often it
-    restarts.
+    """The endpoints, and the open subscriptions.
+
+    One for the life of a simulator, however often that restarts.
     """
 
-    __slots__ = ("_connects", "_failures", "_options", "_stopping", "faults", "requests", "served",
-                 "subscriptions", "world")  # fmt: skip
+    __slots__ = ("_gate", "_options", "faults", "requests", "served", "subscriptions", "world")
 
     def __init__(self, options: SimulatorOptions, world: World, faults: FaultBook) -> None:
         self.world = world
@@ -80,25 +63,23 @@ class Api:
         self.requests: deque[RequestSeen] = deque(maxlen=_REQUESTS_KEPT)
         self.served = 0
         self._options = options
-        self._connects = Window(options.connects_per_minute)
-        self._failures = Window(options.failed_auth_per_minute)
-        self._stopping = asyncio.Event()
+        self._gate = Gate(options, world.accounts, faults)
 
     def install(self, app: web.Application) -> None:
         """Put the endpoints into an application that is about to start."""
-        self._stopping = asyncio.Event()
+        self._gate.open()
         app.middlewares.append(self._witness)
         app.on_response_prepare.append(_note_status)
         for stream in Stream:
-            for prefix in ("", _MOVED):
+            for prefix in ("", MOVED):
                 handler = partial(self._stream, stream)
                 app.router.add_get(prefix + stream.path, handler, allow_head=False)
-        for place, path in (("me", "/v1/me"), ("list", "/api/desktops")):
-            app.router.add_get(path, getattr(self, f"_{place}"), allow_head=False)
+        app.router.add_get("/v1/me", self._me, allow_head=False)
+        app.router.add_get("/api/desktops", self._list, allow_head=False)
 
     def end_all(self) -> None:
         """Break every open stream and every stalled request."""
-        self._stopping.set()
+        self._gate.close()
         for subscription in tuple(self.subscriptions):
             subscription.cut()
 
@@ -158,9 +139,7 @@ class Api:
                 subscription.heartbeat()
 
     def state(self) -> dict[str, object]:
-        """The numbers that tell the story: open subscriptions per user and stream and in all,
-        events, requests.
-        """
+        """The numbers that tell the story: open subscriptions, and events and requests so far."""
         users: dict[str, dict[str, int]] = {}
         for user, stream, channel in self.world.channels():
             if channel.open:
@@ -189,7 +168,7 @@ class Api:
         return await handler(request)
 
     async def _stream(self, stream: Stream, request: web.Request) -> web.StreamResponse:
-        grant = await self._admit(request, stream)
+        grant = await self._gate.admit(request, stream)
         if isinstance(grant, web.StreamResponse):
             return grant
         channel = self.world.channel(grant.user, stream)
@@ -212,7 +191,7 @@ class Api:
             channel.leave(subscription)
 
     async def _me(self, request: web.Request) -> web.StreamResponse:
-        grant = await self._admit(request, "me")
+        grant = await self._gate.admit(request, "me")
         if isinstance(grant, web.StreamResponse):
             return grant
         user = self.world.accounts.users[grant.user]
@@ -227,72 +206,10 @@ class Api:
         )
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        grant = await self._admit(request, "list")
+        grant = await self._gate.admit(request, "list")
         if isinstance(grant, web.StreamResponse):
             return grant
         return web.json_response(self.world.desktops(grant.user))
-
-    async def _admit(self, request: web.Request, place: str) -> Grant | web.StreamResponse:
-        """Who calls, or the answer that refuses it."""
-        presented, grant = self._credential(request)
-        has_cursor = "Last-Event-ID" in request.headers
-        order = self.faults.answer(grant.user if grant else None, place, has_cursor=has_cursor)
-        if order is not None:
-            return await self._faulty(request, order)
-        now_s = asyncio.get_running_loop().time()
-        address = request.remote or ""
-        if wait_s := self._failures.wait_s(address, now_s):
-            return _refusal(429, math.ceil(wait_s))
-        if grant is None:
-            if presented:
-                self._failures.hit(address, now_s)
-            return _refusal(401)
-        if wait_s := self._connects.wait_s(grant.secret, now_s):
-            return _refusal(429, math.ceil(wait_s))
-        self._connects.hit(grant.secret, now_s)
-        if place != "me" and READ not in grant.capabilities:
-            return _refusal(403)
-        return grant
-
-    def _credential(self, request: web.Request) -> tuple[bool, Grant | None]:
-        """Whether a credential came, and what it is good for. A key wins over a cookie."""
-        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        bearer = token.strip() if scheme.lower() == "bearer" else ""
-        key = request.headers.get("x-api-key") or bearer or request.query.get("apiKey")
-        if key:
-            return True, self.world.accounts.by_key(key)
-        value = request.cookies.get(COOKIE)
-        return bool(value), self.world.accounts.by_cookie(value) if value else None
-
-    async def _faulty(self, request: web.Request, order: FaultOrder) -> web.StreamResponse:
-        match order.fault:
-            case Fault.REDIRECT:
-                origin = order.argument.rstrip("/") or _MOVED
-                return web.Response(status=307, headers={hdrs.LOCATION: origin + request.path_qs})
-            case Fault.CONTENT_TYPE:
-                headers = {hdrs.CONTENT_TYPE: order.argument or "text/html"}
-                return web.Response(body=_PAGE.encode(), headers=headers)
-            case Fault.NO_CONTENT:
-                return web.Response(status=204)
-            case Fault.STALL:
-                return await self._stall(request, headers=bool(order.argument))
-            case Fault.TOO_MANY:
-                return _refusal(429, order.number(_RETRY_AFTER_S))
-            case _:
-                status = (
-                    order.number(400) if order.fault is Fault.CURSOR_REJECTED else int(order.fault)
-                )
-                return _refusal(status, order.number(0) if order.fault is Fault.UNAVAILABLE else 0)
-
-    async def _stall(self, request: web.Request, *, headers: bool) -> web.StreamResponse:
-        """Say nothing until the client leaves (cancelled) or the simulator stops."""
-        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
-        if headers:
-            await response.prepare(request)
-        await self._stopping.wait()
-        if request.transport is not None:
-            request.transport.abort()
-        return response
 
 
 def _cursor(request: web.Request, channel: Channel, orders: list[FaultOrder]) -> int:
@@ -302,14 +219,6 @@ def _cursor(request: web.Request, channel: Channel, orders: list[FaultOrder]) ->
             return channel.beginning if order.argument == "all" else channel.top
     last = request.headers.get("Last-Event-ID")
     return channel.top if last is None else channel.after(last)
-
-
-def _refusal(status: int, retry_after_s: int = 0) -> web.Response:
-    headers = {hdrs.RETRY_AFTER: str(retry_after_s)} if retry_after_s else None
-    reason = _REASONS.get(status, "Refused")
-    return web.json_response(
-        {"error": reason, "statusCode": status}, status=status, headers=headers
-    )
 
 
 async def _note_status(request: web.Request, response: web.StreamResponse) -> None:

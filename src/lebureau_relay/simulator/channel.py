@@ -1,5 +1,4 @@
-"""One user's stream as the API keeps it: a bounded, numbered log with an index by id, and the
-subscriptions that read it.
+"""One user's stream as the API keeps it: a bounded log with an index by id, and who reads it.
 
 Replay and live are one path: a subscription is a number in this log and reads on from there, so
 there is no moment between the two in which an event could be lost or repeated. Nothing here waits
@@ -103,8 +102,9 @@ class Channel:
         return tuple(self._records)
 
     def after(self, last_event_id: str) -> int:
-        """Where a client that has seen this id reads on; the top, so live only, if the id says
-        nothing here.
+        """Where a client that has seen this id reads on.
+
+        The top, so live only, if the id says nothing here: too old, forgotten, or never given.
         """
         seen = self._by_id.get(last_event_id)
         return self.top if seen is None else seen + 1
@@ -115,9 +115,7 @@ class Channel:
         return max(self.oldest, self._remembered_from)
 
     def read(self, start: int, most: int) -> Sequence[Record]:
-        """Up to `most` records from the number `start`, which the caller has checked against
-        `oldest`.
-        """
+        """Up to `most` records from the number `start`, which must not lie before `oldest`."""
         behind = self.top - start
         if behind == 1:  # the usual case: live
             return (self._records[-1],)
@@ -125,8 +123,9 @@ class Channel:
         return tuple(islice(self._records, skip, skip + most))
 
     def forget(self) -> None:
-        """Amnesia: no id is known any more and no replay goes back past now. Open subscriptions
-        miss nothing.
+        """Amnesia: no id is known any more, and no replay goes back past now.
+
+        Open subscriptions miss nothing.
         """
         self._by_id.clear()
         self._remembered_from = self.top

@@ -1,9 +1,8 @@
-"""The control API: under `/_sim` on the same listener, what the methods of Simulator do, for who is
-in another process.
+"""The control API: what the methods of Simulator do, for who is in another process.
 
-It has no credential of its own and answers every origin: whoever reaches the simulator may order it
-about and read its keys. That is right for an instrument on a loopback address and wrong anywhere
-else.
+It lies under `/_sim` on the same listener, has no credential of its own and answers every origin:
+whoever reaches the simulator may order it about and read its keys. That is right for an instrument
+on a loopback address and wrong anywhere else.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

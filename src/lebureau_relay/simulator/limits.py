@@ -1,5 +1,4 @@
-"""How often somebody may do something: a sliding window per name, as the API's limits are
-documented.
+"""How often somebody may do something: a sliding minute per name.
 
 Written apart from the relay's own limiter on purpose: a stand-in that shared its arithmetic would
 share its mistakes.

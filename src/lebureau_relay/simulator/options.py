@@ -1,5 +1,4 @@
-"""What a simulated API is like: its size, pace, limits and ids, as one frozen record with its
-mistakes told at once.
+"""What a simulated API is like: its size, pace, limits and ids, as one frozen record.
 
 It stands apart because the program's command line, tests and the demo all describe a simulator, and
 only one room runs it. It knows nothing of `config`: these are options of a test instrument, not

@@ -17,10 +17,10 @@ def run(
     options: SimulatorOptions | None = None,
     out: TextIO = sys.stdout,
 ) -> int:
-    """Serve until told to stop; returns the exit code. Prints the address, a key and a line to try
-    it to `out`.
+    """Serve until told to stop; returns the exit code.
 
-    The key opens nothing but this simulator. Raises StartError if the port is taken.
+    Prints the address, a key and a line to try it to `out`. The key opens nothing but this
+    simulator. Raises StartError if the port is taken.
     """
     return uvloop.run(_serve(host, port, Simulator(options), out))
 

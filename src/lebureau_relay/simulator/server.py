@@ -1,10 +1,8 @@
-"""The simulator as a thing that can be started: a listener, a ticker that lets time pass, and plain
-methods for tests.
+"""The simulator as a thing that can be started, with a plain method for everything it can do.
 
-In one process with the code under test everything that the control API does is a method here, so
-that a test needs no second client to give orders. State lives as long as the object: a stop and a
-start on the same port is a restart of a server that remembers; `restart(amnesia=True)` is one that
-does not.
+In one process with the code under test, a test needs no second client to give orders. State lives
+as long as the object: a stop and a start on the same port is a restart of a server that remembers;
+`restart(amnesia=True)` is one that does not.
 """
 
 import asyncio
@@ -162,8 +160,9 @@ class Simulator:
         return self._world.accounts.add_cookie(user)
 
     def revoke(self, secret: str, *, cut: bool = False) -> bool:
-        """Let a key or cookie's value open nothing from now on; `cut` breaks its streams too.
-        Whether it was known.
+        """Let a key or a cookie's value open nothing from now on; whether it did until now.
+
+        `cut` breaks the streams that it opened, too.
         """
         return self._api.revoke(secret, cut=cut)
 
@@ -183,8 +182,9 @@ class Simulator:
         event_id: str | EllipsisType | None = ...,
         event: str = "",
     ) -> Record:
-        """Emit one event. `event_id` is numbered unless given, None leaves it out; `event` names
-        the SSE message.
+        """Emit one event of any type.
+
+        `event_id` is numbered unless given, None leaves it out; `event` names the SSE message.
         """
         return self._world.emit(user, Stream(stream), kind, payload, event_id=event_id, event=event)
 
@@ -210,8 +210,7 @@ class Simulator:
         every: int | None = None,
         while_open: bool = False,
     ) -> int:
-        """Order a fault in the text form of `parse_fault`; the arguments win over what the text
-        says.
+        """Order a fault in the text form of `parse_fault`; the arguments win over what it says.
 
         `while_open` does it to the streams open now, and only to them. Returns to how many it was
         done, 0 for an order that stands. Raises ConfigError.

@@ -1,5 +1,4 @@
-"""What happens to one user's desktops and tasks, told as events of both streams in an order that
-makes sense.
+"""What happens to one user's desktops and tasks, told as events in an order that makes sense.
 
 Pure: a seed in, events out; the time is an argument. One world stands behind both streams, so that
 a desktop that starts on one is a `desktop.started` on the other, and a task never runs on a desktop

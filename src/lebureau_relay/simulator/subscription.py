@@ -1,5 +1,4 @@
-"""One open stream: reads its channel from where the client was, and writes it as well, or as badly,
-as ordered.
+"""One open stream: reads its channel on, and writes it as well, or as badly, as ordered.
 
 aiohttp-sse gives the response: headers, the check for dead peers, the end in good order. The bytes
 are made here rather than by its `send`, because most faults are about bytes, because what piled up
@@ -52,8 +51,9 @@ class _Manner:
 
 
 class Subscription:
-    """One client's connection to one channel. Wake it when there is something to do; it ends with
-    its connection.
+    """One client's connection to one channel.
+
+    Wake it when there is something to do; it ends with its connection.
     """
 
     __slots__ = (

@@ -1,5 +1,4 @@
-"""The simulated account base without HTTP: who exists, what happens to them, and what of it was
-emitted under which id.
+"""The simulated account base without HTTP: who exists, what happens to them, and under which ids.
 
 It stands between the pure story and the server so that every way to emit (ticker, control API,
 test) is one path, on which the faults of the SOURCE kind act. Nothing here waits.
@@ -82,8 +81,9 @@ class World:
         event_id: str | EllipsisType | None = ...,
         event: str = "",
     ) -> Record:
-        """Emit an event of any type. `event_id` is numbered unless given; None leaves it out;
-        `event` names the message.
+        """Emit an event of any type.
+
+        `event_id` is numbered unless given, None leaves it out; `event` names the SSE message.
         """
         channel = self._channels[user, stream]
         orders = self.faults.sources(user, stream) if self.faults else ()
@@ -106,8 +106,9 @@ class World:
     def emit_raw(
         self, user: str, stream: Stream, raw: bytes, event_id: str | None = None
     ) -> Record:
-        """Put exact bytes on the wire, whatever they are; `event_id` is what the log can be asked
-        for them by.
+        """Put exact bytes on the wire, whatever they are.
+
+        `event_id` is what a `Last-Event-ID` can name them by.
         """
         self.emitted += 1
         return self._channels[user, stream].append(event_id, "", "", raw)
