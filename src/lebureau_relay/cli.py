@@ -21,7 +21,7 @@ from lebureau_relay.errors import ConfigError, RelayError
 PROGRAM: Final = "lebureau-relay"
 DEFAULT_CONFIG: Final = Path("config/relay.yaml")
 KEY_VARIABLE: Final = "LEBUREAU_API_KEY"
-"""Where `tail` finds its API key: an argument could be read by everybody on the machine."""
+"""Where `tail` finds its API key."""
 
 
 class ExitCode(IntEnum):
@@ -145,7 +145,7 @@ def simulate(
         from lebureau_relay.simulator import IdMode, SimulatorOptions, run
 
         if ids not in set(IdMode):
-            raise ConfigError([f"--ids: {ids!r} is none of the choices; take {', '.join(IdMode)}"])
+            raise ConfigError([f"--ids: {ids!r} is none of the choices; take all, some or none"])
         faults = tuple(fault or ())
         options = SimulatorOptions(
             users=users, rate=rate, seed=seed, ids=IdMode(ids), faults=faults
@@ -162,16 +162,31 @@ def tail(
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per event and line, for pipes.")
     ] = False,
+    type_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type", metavar="PATTERN", help="Only such events, as task.*; may be repeated."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="ID", help="Start with what followed this event.")
+    ] = None,
+    colour: Annotated[
+        bool | None,
+        typer.Option("--colour/--no-colour", help="Default: where stdout is a terminal."),
+    ] = None,
 ) -> None:
     """Read a stream in the terminal, reconnecting where it breaks.
 
-    The API key is taken from the environment variable LEBUREAU_API_KEY.
+    The API key is taken from the environment variable LEBUREAU_API_KEY, since anybody on the
+    machine can read arguments.
     """
 
     def job() -> int:
         from lebureau_relay.tail import run
 
-        return run(url, api_key=os.environ.get(KEY_VARIABLE), as_json=json)
+        key = os.environ.get(KEY_VARIABLE)
+        return run(url, api_key=key, as_json=json, types=type_ or (), since=since, colour=colour)
 
     _end_with(context, job)
 
