@@ -20,20 +20,20 @@ from functools import partial
 import structlog
 import uvloop
 from aiohttp import web
-from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from lebureau_relay import __version__, logs
 from lebureau_relay.config import Settings
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.history import HistoryLimits
+from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
 from lebureau_relay.edge.admission import Admission, AdmissionLimits, ClientAddresses, OnExcess
 from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen
 from lebureau_relay.edge.stream import Door, StreamHandler
-from lebureau_relay.errors import StartError
+from lebureau_relay.errors import CloseReason, StartError
 from lebureau_relay.identity import AuthRules, Register
 from lebureau_relay.metrics import Metrics
 from lebureau_relay.relay.host import StreamTimings
@@ -229,6 +229,31 @@ class Relay:
         self._runners.append(runner)
         await serve_on(runner, sockets)
 
+    async def _serve_admin(self, sockets: list[socket.socket]) -> None:
+        token = self.settings.admin.token()
+        rules = AdminRules(
+            __version__,
+            self.settings.admin.allowed_hosts,
+            token.get_secret_value() if token is not None else "",
+        )
+        sources = AdminSources(
+            ready=self._readiness,
+            render=self.metrics.render,
+            hub=self.hub.facts,
+            feeds=self.hub.feed_facts,
+            totals=self.metrics.totals,
+            end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
+            observer=self.metrics,
+        )
+        runner = web.AppRunner(build_admin(rules, sources), access_log=None, shutdown_timeout=1.0)
+        self._runners.append(runner)
+        await serve_on(runner, sockets)
+
+    def _readiness(self) -> tuple[bool, str]:
+        if self.ready:
+            return True, "ready"
+        return False, "draining" if self.hub.draining else "starting"
+
     async def _probe_lag(self) -> None:
         """How much later than asked the loop wakes us: what every delivery waits at worst."""
         clock = self.hub.clock
@@ -253,10 +278,12 @@ def raise_descriptor_limit() -> None:
 
 def check_machinery() -> None:
     """The parts that must be the fast and hardened ones. Raises StartError with the mend."""
-    if HttpRequestParser is HttpRequestParserPy:
+    missing = [name for name, active in c_extensions().items() if not active]
+    if missing:
         message = (
-            "aiohttp runs without its C extensions, whose parser is the hardened one; install a "
-            "wheel of it, and leave AIOHTTP_NO_EXTENSIONS unset."
+            f"aiohttp runs without its C extensions ({', '.join(missing)}), which are the hardened "
+            "ones; install wheels of aiohttp and multidict, and leave AIOHTTP_NO_EXTENSIONS and "
+            "MULTIDICT_NO_EXTENSIONS unset."
         )
         raise StartError(message)
 

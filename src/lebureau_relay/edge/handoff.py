@@ -36,8 +36,8 @@ async def hand_off(
         response.enable_chunked_encoding()
     await response.prepare(request)
     protocol = request.protocol
-    # A cast, not isinstance: uvloop's transports are asyncio's by behaviour only.
-    transport = cast("asyncio.Transport | None", protocol.transport)
+    # Not isinstance: uvloop's transports are asyncio's by behaviour only.
+    transport = protocol.transport
     if transport is None or transport.is_closing():
         return None
     if transport.get_write_buffer_size():

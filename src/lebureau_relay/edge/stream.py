@@ -23,6 +23,7 @@ from lebureau_relay.relay.ports import FeedKey, Identities, Observer, StreamSpec
 from lebureau_relay.relay.subscriber import Subscriber
 
 _HEADERS = {
+    hdrs.CONNECTION: "close",
     hdrs.CONTENT_TYPE: "text/event-stream",
     hdrs.CACHE_CONTROL: "no-store, no-transform",
     "X-Accel-Buffering": "no",

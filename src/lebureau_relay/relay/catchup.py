@@ -89,7 +89,7 @@ class CatchUp:
             self._task = asyncio.ensure_future(self._run())
 
     def seen(self, entry: Entry) -> None:
-        """The feed's own subscription has brought an entry: it may settle what somebody waits for."""
+        """The feed's own subscription has brought an entry, which may settle a wait."""
         for group in list(self.waiting):
             if group.last_id:
                 # Brought by the catch-up before the feed had it: it was live, so the cursor was
