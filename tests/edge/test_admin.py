@@ -131,9 +131,9 @@ async def test_metrics_pass_the_accept_header_and_the_type_through(listen):
 
 @pytest.mark.parametrize("path", OPEN)
 async def test_probes_and_metrics_answer_any_host(listen, path):
-    async with listen() as listener:
-        async with listener.ask(path, headers={"Host": "10.1.2.3:9090"}) as response:
-            assert response.status == 200
+    headers = {"Host": "10.1.2.3:9090"}
+    async with listen() as listener, listener.ask(path, headers=headers) as response:
+        assert response.status == 200
 
 
 @pytest.mark.parametrize("path", GUARDED)
@@ -149,9 +149,9 @@ async def test_names_that_were_not_allowed_get_nothing(listen, path, host):
     "host", ["localhost", "LOCALHOST:9090", "127.0.0.1:1", "[::1]", "[::1]:99"]
 )
 async def test_loopback_is_allowed_on_any_port(listen, host):
-    async with listen() as listener:
-        async with listener.ask("/status", headers={"Host": host}) as response:
-            assert response.status == 200
+    headers = {"Host": host}
+    async with listen() as listener, listener.ask("/status", headers=headers) as response:
+        assert response.status == 200
 
 
 async def test_the_operator_chooses_the_names(listen):
@@ -333,12 +333,12 @@ async def test_an_open_console_does_not_hold_up_the_end():
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = site._server.sockets[0].getsockname()[1]
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{port}/events") as response:
-            await read_event(response)
-            async with asyncio.timeout(5):
-                await runner.cleanup()
-            await response.content.read()  # a proper end
+    url = f"http://127.0.0.1:{port}/events"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        await read_event(response)
+        async with asyncio.timeout(5):
+            await runner.cleanup()
+        await response.content.read()  # a proper end
 
 
 # -- operators
@@ -350,9 +350,9 @@ def order(**fields):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_without_a_token_there_are_no_operator_verbs(listen, method):
-    async with listen() as listener:
-        async with listener.ask("/operator/end", method, headers={"Authorization": "Bearer "}) as r:
-            await problem(r, 404, "not_found")
+    headers = {"Authorization": "Bearer "}
+    async with listen() as listener, listener.ask("/operator/end", method, headers=headers) as r:
+        await problem(r, 404, "not_found")
 
 
 @pytest.mark.parametrize(
