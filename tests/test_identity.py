@@ -15,6 +15,7 @@ from lebureau_relay.errors import Refusal, RefusalCode
 from lebureau_relay.identity import AuthRules, Register, asking, gate, register, table
 from lebureau_relay.identity.asking import MissingFieldError, identity_name
 from lebureau_relay.relay.ports import Identity
+from lebureau_relay.simulator import Simulator, SimulatorOptions
 
 HASH_KEY = b"a key that replicas share"
 FIELDS = ("id", "capabilities")
@@ -698,6 +699,51 @@ async def test_an_end_leaves_no_question_behind(house):
     assert isinstance(
         (await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError
     )
+
+
+# -- against the simulated API
+
+
+@pytest.fixture
+async def simulator():
+    simulator = Simulator(SimulatorOptions(users=2, rate=0))
+    await simulator.start()
+    yield simulator
+    await simulator.stop()
+
+
+async def test_users_and_capabilities_of_the_api(house, simulator):
+    first, other = simulator.users
+    async with house.register(base_url=simulator.url, identity_path="/v1/me") as made:
+        identity = await made.identify(key(first.key))
+        assert await made.identify(key(first.keys[1])) == identity
+        assert await made.identify(cookie(first.cookie)) == identity
+        assert await made.identify(key(other.key)) != identity
+        assert await made.identify(key(first.limited_key)) != identity
+
+
+async def test_a_key_revoked_at_the_api_is_told(house, simulator):
+    first, other = simulator.users
+    async with house.register(run=True, base_url=simulator.url, recheck_interval_s=0.2) as made:
+        for secret in (first.key, other.key):
+            await made.ensure_fresh(key(secret))
+            made.hold(key(secret))
+        simulator.revoke(first.key)
+        house.now += 1
+        await until(lambda: house.revoked)
+        house.now += 1
+        assert made.known_bad(key(first.key))
+        await made.ensure_fresh(key(other.key))
+    assert house.revoked == [key(first.key)]
+
+
+async def test_bad_keys_do_not_make_the_api_lock_the_relay_out(house, simulator):
+    async with house.register(base_url=simulator.url) as made:
+        bad = [made.ensure_fresh(key(f"lb_k_bad{n}")) for n in range(1000)]
+        outcomes = await asyncio.gather(*bad, return_exceptions=True)
+        assert all(isinstance(outcome, Refusal) for outcome in outcomes)
+        house.now += 60
+        await made.ensure_fresh(key(simulator.user().key))
 
 
 # -- bounds and secrets

@@ -40,7 +40,8 @@ function row(feed) {
 }
 
 function drawPulse(rate) {
-  pulse.push(rate ?? 0);
+  if (rate === null) return; // one snapshot makes no rate
+  pulse.push(rate);
   if (pulse.length > PULSE) pulse.shift();
   const top = Math.max(1, ...pulse);
   const points = pulse.map((r, i) => `${PULSE - pulse.length + i},${29 - 28 * r / top}`);
