@@ -1,11 +1,14 @@
 """The command line: what people read, and the exit codes that scripts go by."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,28 +29,54 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs the program in an empty folder: exit code, stdout, stderr."""
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the program in this process and an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(name)
 
     def go(*arguments: str, **env: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            env=environment(**env),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout, done.stderr
+        with monkeypatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            code = cli.main(arguments)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
 
     return go
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts the program and leaves it running: the process, its output as text."""
+    with ExitStack() as stack:
+
+        def go(*arguments: str, **env: str) -> subprocess.Popen[str]:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*COMMAND, *arguments],
+                    cwd=tmp_path,
+                    env=environment(**env),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield go
 
 
 class TestUsage:
     def test_version(self, run):
         assert run("--version") == (0, f"lebureau-relay {__version__}\n", "")
+
+    def test_the_module_and_the_script_are_the_same_program(self, started):
+        assert started("--version").stdout.read() == f"lebureau-relay {__version__}\n"
+        (script,) = metadata.entry_points(group="console_scripts", name="lebureau-relay")
+        assert script.load() is cli.main
 
     def test_version_loads_none_of_the_heavy_libraries(self):
         program = (
@@ -147,23 +176,37 @@ class TestServe:
         assert (code, out) == (2, "")
         assert err.startswith('error: listen.port: "x" isn\'t a whole number')
 
+    def test_a_port_that_is_taken_is_said(self, run):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            code, _, err = run(
+                "serve",
+                LEBUREAU_RELAY_LISTEN__HOST="127.0.0.1",
+                LEBUREAU_RELAY_LISTEN__PORT=port,
+                LEBUREAU_RELAY_ADMIN__PORT="0",
+            )
+        assert code == 1
+        assert err.startswith("error: ")
+        assert port in err
+
+    @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+    def test_it_serves_until_it_is_told_to_stop(self, started, end):
+        process = started("serve", LEBUREAU_RELAY_LISTEN__PORT="0", LEBUREAU_RELAY_ADMIN__PORT="0")
+        lines = map(json.loads, process.stderr)
+        assert next(lines)["event"] == "relay.started"
+        process.send_signal(end)
+        assert [line["event"] for line in lines][-1] == "relay.stopped"
+        assert process.wait(20) == 0
+
 
 class TestSimulate:
     @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-    def test_it_serves_until_it_is_told_to_stop(self, tmp_path, end):
-        with subprocess.Popen(
-            [*COMMAND, "simulate", "--port", "0", "--users", "1"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            assert "http://127.0.0.1:" in process.stdout.readline()
-            process.send_signal(end)
-            _, err = process.communicate(timeout=20)
-            assert (process.returncode, err) == (0, "")
+    def test_it_serves_until_it_is_told_to_stop(self, started, end):
+        process = started("simulate", "--port", "0", "--users", "1")
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(end)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
 
     def test_a_port_that_is_taken_is_said(self, run):
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -184,6 +227,22 @@ class TestSimulate:
         code, out, _ = run("simulate", "--list-faults")
         assert code == 0
         assert {"cut", "429"} <= {re.split(r"[\s:\[]", line)[0] for line in out.splitlines()}
+
+
+class TestTail:
+    def test_it_reads_with_the_key_of_the_environment_until_it_is_told_to_stop(self, started):
+        simulator = started("simulate", "--port", "0", "--users", "1", "--rate", "20")
+        greeting = simulator.stdout.readline() + simulator.stdout.readline()
+        url, key = re.findall(r"http://127[0-9.]+:\d+(?= )|lb_k_\w+", greeting)
+        tail = started("tail", f"{url}/api/desktops/stream", "--json", LEBUREAU_API_KEY=key)
+        assert isinstance(json.loads(tail.stdout.readline()), dict)
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(20) == 0
+
+    def test_a_url_that_can_not_be_is_said(self, run):
+        code, out, err = run("tail", "here")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: URL: isn't an http")
 
 
 class TestOutcome:
