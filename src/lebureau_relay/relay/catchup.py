@@ -83,7 +83,7 @@ class CatchUp:
                 group.subscribers.append(subscriber)
                 return
         base, skip = split_derived(key)
-        group = Group(key, self._feed.history.top, base, skip, subscribers=[subscriber])
+        group = Group(key, self._feed.shown, base, skip, subscribers=[subscriber])
         self.waiting.append(group)
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())

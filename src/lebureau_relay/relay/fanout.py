@@ -32,7 +32,7 @@ class Fanout:
     def __init__(self, feed: "Feed", clock: Callable[[], float]) -> None:
         self._feed = feed
         self._clock = clock
-        self.flushed = feed.history.top  # offset that the last whole flush reached
+        self.flushed = feed.shown  # offset that the last whole flush reached
         self.written_at_s = clock()  # when every live subscriber was last written to
         self._round: list[Subscriber] = []  # of an interrupted flush, who is still to come
         self._target = self.flushed  # offset that this flush goes to
@@ -44,7 +44,7 @@ class Fanout:
         subscriber and 16 KiB.
         """
         if not self._round:
-            self._target = self._feed.history.top
+            self._target = self._feed.shown
             if self._target == self.flushed:
                 return True
             self._round = list(self._feed.subscribers)
@@ -68,22 +68,22 @@ class Fanout:
         """Everybody has been offered everything up to `target`."""
         now_s = self._clock()
         oldest = max(self.flushed + 1, self._feed.history.first)
-        if self._feed.subscribers and oldest <= self._feed.history.top:
+        if self._feed.subscribers and oldest <= self._feed.shown:
             self._feed.meter.delay(now_s - self._feed.history.entry(oldest).at_s)
         self.written_at_s = now_s
         self.flushed = target
         self.forget_joins()
-        return self._feed.history.top == target
+        return self._feed.shown == target
 
     def pump(self, subscriber: Subscriber) -> bool:
         """One turn of a replay: one write. Says whether there is more to do for it now."""
         if subscriber.state is not State.REPLAYING:
             return False
-        sent = self._write_next(subscriber, self._feed.history.top)
+        sent = self._write_next(subscriber, self._feed.shown)
         if sent:
             self._feed.meter.delivered(*sent)
         # The write may have paused it, which a type checker can't see.
-        if subscriber.paused or subscriber.cursor < self._feed.history.top:
+        if subscriber.paused or subscriber.cursor < self._feed.shown:
             return not subscriber.paused
         # No await since the look at the top: the next entry finds it live.
         subscriber.state = State.LIVE

@@ -55,13 +55,15 @@ class Feed:
         self.opened_at_s = host.clock()
         # when a client last joined or left: linger counts from here
         self.used_at_s = self.opened_at_s
+        self.shown = history.top  # offset that subscribers may see: what the log has taken
         self.fanout = Fanout(self, host.clock)
 
     # -- entries in
 
     def accept(self, entries: Iterable[Entry]) -> None:
-        """Entries have been appended to the history: they are due to every subscriber."""
+        """Entries of the history have been taken by the log: they are due to every subscriber."""
         for entry in entries:
+            self.shown = entry.offset
             if entry.gap is not None:
                 self.meter.gap(entry.gap)
             if self.catchup.waiting:
@@ -86,9 +88,9 @@ class Feed:
             )
             return
         history = self.history
-        subscriber.cursor = history.top
+        subscriber.cursor = self.shown
         if cursor is None:
-            self.resume(subscriber, history.top, "fresh")
+            self.resume(subscriber, self.shown, "fresh")
             return
         standing, offset = history.find(cursor)
         if standing is Standing.HELD:
@@ -100,18 +102,18 @@ class Feed:
         elif standing is Standing.EVICTED:
             self.resume_with_gap(subscriber, GapCause.EVICTED, history.first - 1, cursor)
         else:
-            self.resume_with_gap(subscriber, GapCause.UNKNOWN_ID, history.top, cursor)
+            self.resume_with_gap(subscriber, GapCause.UNKNOWN_ID, self.shown, cursor)
 
     def resume(self, subscriber: Subscriber, offset: int, outcome: str) -> None:
         """Go on after `offset`, which continues what the client has."""
-        self.meter.replay(outcome, self.history.top - offset)
+        self.meter.replay(outcome, max(self.shown - offset, 0))
         self._go(subscriber, offset)
 
     def resume_with_gap(
         self, subscriber: Subscriber, cause: GapCause, offset: int, last_id: bytes | None
     ) -> None:
         """Go on after `offset`, and say that something may be missing before."""
-        self.meter.replay("gap", self.history.top - offset)
+        self.meter.replay("gap", max(self.shown - offset, 0))
         self.tell_gap(subscriber, cause, offset, last_id)
         self._go(subscriber, offset)
 
@@ -176,7 +178,7 @@ class Feed:
         subscriber.resume_id = b""
         if subscriber.paused:
             subscriber.state = State.PAUSED
-        elif offset == self.history.top:
+        elif offset >= self.shown:
             subscriber.state = State.LIVE
         else:
             subscriber.state = State.REPLAYING
