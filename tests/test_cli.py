@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 from lebureau_relay import __version__, cli
@@ -227,6 +228,18 @@ class TestSimulate:
         code, out, _ = run("simulate", "--list-faults")
         assert code == 0
         assert {"cut", "429"} <= {re.split(r"[\s:\[]", line)[0] for line in out.splitlines()}
+
+
+class TestDemo:
+    def test_the_line_that_it_prints_shows_events(self, started):
+        process = started("demo", "--port", "0")
+        lines = [process.stdout.readline() for _ in range(3)]
+        key, url = re.findall(r"x-api-key: (\w+)' (\S+)", "".join(lines))[0]
+        with requests.get(url, headers={"x-api-key": key}, stream=True, timeout=20) as answer:
+            assert any(line.startswith(b"data: ") for line in answer.iter_lines())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
 
 
 class TestTail:

@@ -104,9 +104,13 @@ def demo(context: typer.Context, port: PortOption = 8080) -> None:
     """Run simulator, relay and demo page in one go."""
 
     def job() -> int:
+        from lebureau_relay import logs
+        from lebureau_relay.config import Settings
         from lebureau_relay.demo import run
+        from lebureau_relay.main import Relay
 
-        return run(port)
+        logs.configure("warning", "auto")  # what goes well is told by the page
+        return run(lambda given, extra: Relay(Settings.model_validate(given), extra), port)
 
     _end_with(context, job)
 
