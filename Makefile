@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
+.NOTPARALLEL:
 .PHONY: help demo test check bench lock clean venv dev needs static core-coverage
 
 help: ## what can be made
@@ -34,9 +35,10 @@ bench: dev ## measure against the peers, results in bench/results; SCENARIO=… 
 	$(BIN)/python -m bench $(SCENARIO)
 
 static: dev
-	$(BIN)/ruff format --check --quiet $(PROGRAMS) || { echo 'mend with: $(BIN)/ruff format $(PROGRAMS)' >&2; exit 1; }
-	$(BIN)/ruff check --quiet $(PROGRAMS)
-	$(BIN)/mypy
+	@$(BIN)/ruff format --check --quiet $(PROGRAMS) || \
+		{ echo 'mend with: $(BIN)/ruff format $(PROGRAMS)' >&2; exit 1; }
+	@$(BIN)/ruff check --quiet $(PROGRAMS)
+	@$(BIN)/mypy
 
 # The core is pure, so its own tests alone must walk every branch; what other tests touch doesn't count.
 core-coverage: dev
@@ -49,13 +51,15 @@ venv: $(VENV)/.runtime
 dev: $(VENV)/.dev
 
 $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml
+	@echo 'installing what the relay needs into $(VENV)'
 	@tests/python.sh $(PYTHON) $(VENV)
-	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@echo 'installing what the tests need into $(VENV)'
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Pinned versions and hashes, no index address: whoever installs decides where from.
