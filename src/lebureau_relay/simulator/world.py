@@ -7,7 +7,6 @@ test) is one path, on which the faults of the SOURCE kind act. Nothing here wait
 import json
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from types import EllipsisType
 from typing import Final
 
@@ -26,11 +25,24 @@ _SOME: Final = 3
 class World:
     """Users, their stories and their channels. `faults` is the book that the server shares."""
 
-    __slots__ = ("_capacity", "_channels", "_options", "_stories", "accounts", "emitted", "faults")
+    __slots__ = (
+        "_capacity",
+        "_channels",
+        "_now_text",
+        "_one_in",
+        "_options",
+        "_second",
+        "_stories",
+        "accounts",
+        "emitted",
+        "faults",
+    )
 
     def __init__(self, options: SimulatorOptions, faults: FaultBook) -> None:
         self._options = options
         self._capacity = min(options.log_events, max(1, MAX_RECORDS_HELD // (2 * options.users)))
+        self._one_in = {IdMode.ALL: 1, IdMode.SOME: _SOME, IdMode.NONE: 0}[options.ids]
+        self._second, self._now_text = 0, ""
         self._channels: dict[tuple[str, Stream], Channel] = {}
         self._stories: dict[str, Story] = {}
         self.accounts = Accounts(options.seed, options.users)
@@ -40,7 +52,7 @@ class World:
             self._settle(user)
 
     def _settle(self, user: User) -> None:
-        self._stories[user.id] = Story(f"{self._options.seed}:{user.id}", user.tier, _now())
+        self._stories[user.id] = Story(f"{self._options.seed}:{user.id}", user.tier, self._now())
         for stream in Stream:
             self._channels[user.id, stream] = Channel(self._capacity)
 
@@ -68,7 +80,7 @@ class World:
 
     def tell(self, user: str, stream: Stream) -> Record:
         """Emit the next event of the user's story."""
-        kind, payload = self._stories[user].next(stream, _now())
+        kind, payload = self._stories[user].next(stream, self._now())
         return self.emit(user, stream, kind, payload)
 
     def emit(
@@ -113,8 +125,16 @@ class World:
         self.emitted += 1
         return self._channels[user, stream].append(event_id, "", "", raw)
 
+    def _now(self) -> str:
+        """ISO 8601 to the second, made once a second: it is the dearest part of an event."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._now_text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+        return self._now_text
+
     def _next_id(self, channel: Channel, orders: list[FaultOrder] | tuple[()]) -> str | None:
-        one_in = {IdMode.ALL: 1, IdMode.SOME: _SOME, IdMode.NONE: 0}[self._options.ids]
+        one_in = self._one_in
         channel.turn += 1
         for order in orders:
             match order.fault:
@@ -135,7 +155,3 @@ def strike(channel: Channel, fault: Fault) -> None:
         channel.turn = 0
     else:
         channel.forget()
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
