@@ -72,8 +72,9 @@ class Simulator:
             await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_address=True).start()
         except OSError as error:
             await runner.cleanup()
+            cause = str(error.strerror or error).rpartition(": ")[2]
             raise StartError(
-                f"simulator: can't listen on {host}:{port} ({error.strerror}); choose another port"
+                f"simulator: can't listen on {host}:{port} ({cause}); choose another port"
             ) from error
         self._runner = runner
         self._address = runner.addresses[0][:2]
