@@ -245,7 +245,8 @@ class Relay:
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
         )
-        runner = web.AppRunner(build_admin(rules, sources), access_log=None, shutdown_timeout=1.0)
+        guard = Guard((), self._credential_rules(), self.metrics, soft=False)
+        runner = build_runner(build_admin(rules, sources), guard)
         self._runners.append(runner)
         await serve_on(runner, sockets)
 

@@ -6,7 +6,7 @@ its answer proves that nothing was lost. Offsets rise by one for as long as the 
 names one unbroken numbering of ids.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -192,6 +192,17 @@ class History:
         self.floor_id = b""
         if top is not None:
             self.top = top
+
+    def load(self, base: int, floor_id: bytes, top: int, entries: Sequence[Entry]) -> None:
+        """Become the copy of a log: entries up to `top`, whose numbering began after `base` at
+        `floor_id`.
+        """
+        first = entries[0].offset if entries else top + 1
+        self.clear(first - 1)
+        self.floor_id = floor_id if first == base + 1 else b""
+        for entry in entries:
+            self.append(entry)
+        self.top = top
 
     def truncate(self, top: int) -> None:
         """Take back the entries after `top`: they were never shown to anybody."""

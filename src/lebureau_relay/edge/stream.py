@@ -85,7 +85,11 @@ class StreamHandler:
             response.force_close()
             return response
         guest = _Guest()
-        guest.seat = door.admission.admit_identity(identity, guest.retire)
+        try:
+            guest.seat = door.admission.admit_identity(identity, guest.retire)
+        except Refusal:  # upstream will not be asked after all
+            door.identities.undecided(ask.credential)
+            raise
         try:
             feed = await hub.join(key, ask.credential, ask.cursor)
             subscriber = await hand_off(

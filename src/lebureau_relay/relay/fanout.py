@@ -144,6 +144,12 @@ class Fanout:
 
         return beat
 
+    def restart(self, offset: int) -> None:
+        """The numbering is another now: a flush that was interrupted has no meaning any more."""
+        self._round = []
+        self._target = self.flushed = offset
+        self._joins.clear()
+
     def forget_joins(self) -> None:
         """Joined bytes serve those who stand at one place at one time; they are not kept."""
         self._joins.clear()

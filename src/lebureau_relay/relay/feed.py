@@ -7,7 +7,7 @@ entry can fall between replay and live.
 """
 
 from asyncio import Future
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,8 @@ class Feed:
         self.used_at_s = self.opened_at_s
         self.shown = history.top  # offset that subscribers may see: what the log has taken
         self.fanout = Fanout(self, host.clock)
+        # What the source's entries go to once the history holds them: straight on, or by the log.
+        self.publish: Callable[[Sequence[Entry]], None] = self.accept
 
     # -- entries in
 
@@ -96,9 +98,7 @@ class Feed:
         if standing is Standing.HELD:
             self.resume(subscriber, offset, "resumed")
         elif standing is Standing.UNKNOWN:
-            subscriber.state = State.WAITING
-            subscriber.resume_id = cursor
-            self.catchup.wait(subscriber, cursor)
+            self.ask_upstream(subscriber, cursor)
         elif standing is Standing.EVICTED:
             self.resume_with_gap(subscriber, GapCause.EVICTED, history.first - 1, cursor)
         else:
@@ -108,6 +108,16 @@ class Feed:
         """Go on after `offset`, which continues what the client has."""
         self.meter.replay(outcome, max(self.shown - offset, 0))
         self._go(subscriber, offset)
+
+    def move(self, subscriber: Subscriber, offset: int) -> None:
+        """The same place has another offset now."""
+        self._go(subscriber, offset)
+
+    def ask_upstream(self, subscriber: Subscriber, cursor: bytes) -> None:
+        """Let it wait until its cursor turns up, or upstream says what follows it."""
+        subscriber.state = State.WAITING
+        subscriber.resume_id = cursor
+        self.catchup.wait(subscriber, cursor)
 
     def resume_with_gap(
         self, subscriber: Subscriber, cause: GapCause, offset: int, last_id: bytes | None

@@ -132,7 +132,7 @@ class Hub:
         """
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._open(key, cursor)
+            feed = self._open(key, credential, cursor)
         feed.used_at_s = self.clock()
         if feed.state is FeedState.OPENING:
             answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -238,13 +238,14 @@ class Hub:
 
     # -- feeds
 
-    def _open(self, key: FeedKey, cursor: bytes | None) -> Feed:
+    def _open(self, key: FeedKey, credential: Credential, cursor: bytes | None) -> Feed:
         """A new feed; its owner starts with the first request that waits for it."""
         held_off = self._held_off.get(key)
         if held_off is not None:
             left_s = held_off.until_s - self.clock()
             if left_s > 0:
                 refusal = held_off.refusal
+                self._outside.identities.undecided(credential)
                 raise Refusal(refusal.code, refusal.detail, retry_after_s=left_s)
             del self._held_off[key]
         history = History(self._limits.history, self._outside.new_epoch())

@@ -78,6 +78,12 @@ class Owner:
         if self._subscription is not None:
             self._subscription.close(SourceProblem.REPLACED)
 
+    def continues(self) -> None:
+        """The history is not ours alone: others have read it, so the first connection must prove
+        itself too.
+        """
+        self._fresh = False
+
     def reject(self, credential: Credential) -> None:
         """Upstream has answered 401: whoever holds this credential is out, others stay."""
         self._outside.identities.rejected(credential)
@@ -121,7 +127,7 @@ class Owner:
         if rejected and self._fresh:  # whoever comes with that cursor is told
             feed.history.retire(feed.history.floor_id)
         else:
-            feed.accept(continuity.opened(self.heard_at_s))
+            feed.publish(continuity.opened(self.heard_at_s))
         self._fresh = False
         feed.opened()
         while True:
@@ -137,7 +143,7 @@ class Owner:
         size_bytes = 0
         for event in events:
             entries = continuity.take(event, at_s)
-            feed.accept(entries)
+            feed.publish(entries)
             size_bytes += sum(len(entry.frame) for entry in entries)
         feed.meter.received(len(events), size_bytes)
         feed.host.grown(feed.history.size_bytes - before_bytes)

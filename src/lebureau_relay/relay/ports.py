@@ -8,11 +8,12 @@ imports what it is plugged into.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from lebureau_relay.core.credential import Credential
-from lebureau_relay.core.event import Event, GapCause
-from lebureau_relay.errors import CloseReason, RefusalCode, SourceProblem
+from lebureau_relay.core.event import Entry, Event, GapCause
+from lebureau_relay.errors import CloseReason, RefusalCode, RelayError, SourceProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,115 @@ class Identities(Protocol):
         """One live stream fewer depends on it."""
 
 
+class BrokerDown(RelayError):  # noqa: N818 - a state of the world
+    """The server that replicas share gave no answer: what was asked may have happened, or not."""
+
+
+class Verdict(StrEnum):
+    """What the log said to an append."""
+
+    TAKEN = "taken"
+    FENCED = "fenced"  # the lease is no longer the caller's: it must stop
+    MOVED = "moved"  # the log isn't what the caller believes: read it again
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """What a feed's log holds after some offset, in one atomic look.
+
+    `base` is the offset before its first entry ever, `floor_id` the cursor that stood there; `top`
+    is the newest offset. `entries` are in order, those that are still held; their times are unknown
+    and set to now.
+    """
+
+    epoch: str
+    base: int
+    floor_id: bytes
+    top: int
+    entries: tuple[Entry, ...]
+
+
+class EventLog(Protocol):
+    """The deployment's history of each feed: bounded like a feed's own, and appended by one owner
+    at a time.
+
+    A feed is named by a keyed hash. All calls of one loop turn may travel together. Each raises
+    BrokerDown, within a second, where the server gives no answer.
+    """
+
+    async def read(self, feed: str, after: int) -> LogPage | None:
+        """What the log holds after an offset; None where there is no log."""
+
+    async def append(
+        self, feed: str, token: str, epoch: str, after: int, entries: Sequence[Entry]
+    ) -> Verdict:
+        """Add entries behind offset `after`, which must be the top, and tell the others. May be
+        repeated.
+        """
+
+    async def begin(
+        self,
+        feed: str,
+        token: str,
+        epoch: str,
+        base: int,
+        floor_id: bytes,
+        entries: Sequence[Entry],
+    ) -> Verdict:
+        """Replace the log by a new one, and tell the others."""
+
+
+class Leases(Protocol):
+    """The time-limited right to run a feed's source."""
+
+    async def take(self, feed: str, *, wanted: bool) -> str | None:
+        """A token if the lease was free or is the caller's; None if another has it.
+
+        `wanted` tells its owner that somebody here would take it over. Raises BrokerDown.
+        """
+
+    async def give(self, feed: str, token: str, *, if_wanted: bool) -> bool:
+        """Give it back, or only if another replica wants it; whether it was given. Tells the
+        others.
+
+        Raises BrokerDown.
+        """
+
+
+class Member(Protocol):
+    """A feed's part in the deployment, as the broker calls it back; nothing here waits."""
+
+    token: str | None
+
+    def log_moved(self, epoch: str, top: int) -> None:
+        """The log's top is now there: by a message, or by a look that may repeat what is known."""
+
+    def lease_free(self) -> None:
+        """Nobody holds the lease."""
+
+    def lease_lost(self) -> None:
+        """The lease that `token` names is another's, or nobody's."""
+
+    def wanted_elsewhere(self) -> None:
+        """Another replica has streams of this feed and would own it."""
+
+    def broker_changed(self) -> None:
+        """The server has gone or come back; see `Broker.is_up`."""
+
+
+class Broker(EventLog, Leases, Protocol):
+    """One replica's seat at the server that replicas share."""
+
+    def is_up(self) -> bool:
+        """Whether the server answers, as far as is known."""
+
+    def enter(self, feed: str, member: Member) -> None:
+        """Call this member back from now on."""
+
+    def leave(self, feed: str) -> None:
+        """Stop calling back."""
+
+
 class StreamMeter(Protocol):
     """Counters of one stream, bound beforehand so that the hot path looks nothing up."""
 
@@ -156,6 +266,9 @@ class Observer(Protocol):
 
     def refused(self, code: RefusalCode) -> None:
         """A request was refused."""
+
+    def takeover(self, seconds: float) -> None:
+        """This replica has taken over a feed that another one had, so long after it was free."""
 
     def note(self, level: str, event: str, **facts: object) -> None:
         """One log line: `level` as in logging, `event` dotted, facts without secrets."""

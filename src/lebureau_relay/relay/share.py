@@ -1,0 +1,390 @@
+"""A feed's part in the deployment: who runs its source, and how its history follows the log that
+replicas share.
+
+One replica holds the feed's lease and is its owner: it runs the source and appends to the log. The
+others follow: they listen, and read the log. Where the server that they share is away, each goes on
+alone (solo): availability first, and what it can't know is told by a gap when the server is back. A
+lease is not a lock: every append proves it anew, so an owner that was asleep can believe what it
+likes.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from lebureau_relay.core.event import Entry, GapCause
+from lebureau_relay.core.history import History, Standing
+from lebureau_relay.relay.feed import Feed, FeedState
+from lebureau_relay.relay.ports import Broker, BrokerDown, LogPage, Observer, Verdict
+from lebureau_relay.relay.subscriber import State
+
+# A lease that became free is asked for after up to so long, so that replicas don't all ask in one
+# instant.
+_FREE_JITTER_S = 0.02
+# Without the server each replica opens its own upstream; spread over so long, upstream doesn't meet
+# all of them at once.
+_SOLO_SPREAD_S = 1.0
+# An owner that was refused by a log that moved reads it again at once; if that happens again and
+# again, not so fast.
+_RETRY_S = 0.05
+
+
+class Role(StrEnum):
+    """What this replica is to a feed; the label of `feeds`."""
+
+    OWNER = "owner"
+    FOLLOWER = "follower"
+    SOLO = "solo"
+
+
+class Share:
+    """One feed's member at the broker. `run` is its life; the hub closes the feed when it returns.
+
+    `new_history` makes an empty history with an epoch; `uniform` returns a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        name: str,
+        broker: Broker,
+        observer: Observer,
+        new_history: Callable[[str], History],
+        uniform: Callable[[], float],
+    ) -> None:
+        self.role = Role.FOLLOWER
+        self.token: str | None = None
+        self._feed = feed
+        self._name = name
+        self._broker = broker
+        self._observer = observer
+        self._new_history = new_history
+        self._uniform = uniform
+        self._wake = asyncio.Event()
+        self._behind = False  # the log has something that the history lacks
+        self._give = False  # another replica wants the lease more than we do
+        self._free_since_s: float | None = None
+        self._had_owner = False  # another replica was seen to hold the lease
+        self._logged = 0  # offset that the log has taken
+        self._pending: list[Entry] = []  # of the source, not yet taken by the log
+        self._source: asyncio.Task[None] | None = None
+
+    # -- called back by the broker
+
+    def log_moved(self, epoch: str, top: int) -> None:
+        """The log's top is now there."""
+        history = self._feed.history
+        if self.role is Role.FOLLOWER and (epoch != history.epoch or top != self._feed.shown):
+            self._behind = True
+            self._wake.set()
+
+    def lease_free(self) -> None:
+        """Nobody holds the lease."""
+        if self.role is Role.FOLLOWER and self._free_since_s is None:
+            self._free_since_s = self._feed.host.clock()
+            self._wake.set()
+
+    def lease_lost(self) -> None:
+        """The lease is another's, or nobody's."""
+        self.token = None
+        self._wake.set()
+
+    def wanted_elsewhere(self) -> None:
+        """Another replica has streams of this feed."""
+        if self.role is Role.OWNER and not self._feed.in_use:
+            self._give = True
+            self._wake.set()
+
+    def broker_changed(self) -> None:
+        """The server has gone or come back."""
+        self._wake.set()
+
+    def joined(self) -> None:
+        """Somebody here reads the feed, or waits to: a lease that nobody holds is worth having."""
+        if self._free_since_s is not None:
+            self._wake.set()
+
+    def left(self) -> None:
+        """The last stream here has ended: whoever still has some may have the lease at once."""
+        if self.role is Role.OWNER:
+            self._give = True
+            self._wake.set()
+
+    # -- life
+
+    async def run(self) -> None:
+        """Own, follow or go alone, until the source ends for good or the task is cancelled."""
+        self._broker.enter(self._name, self)
+        try:
+            while self._source is None or not self._source.done():
+                try:
+                    await self._serve()
+                except BrokerDown:
+                    await self._go_alone()
+        finally:
+            self._broker.leave(self._name)
+            await self._stop_source()
+            await self._give_back()
+
+    async def _serve(self) -> None:
+        """One term with the server: as owner if the lease can be had, as follower otherwise."""
+        feed = self._feed
+        token = await self._broker.take(self._name, wanted=feed.in_use)
+        self._wake.clear()
+        if token is None:
+            self._had_owner = True
+            self._free_since_s = None
+            await self._follow()
+            return
+        free_since_s, self._free_since_s = self._free_since_s, None
+        self.token = token
+        if not await self._sync_as_owner(token):
+            await asyncio.sleep(_RETRY_S * self._uniform())
+            return
+        if self._had_owner:
+            now_s = feed.host.clock()
+            self._observer.takeover(now_s - (free_since_s or now_s))
+            self._had_owner = False
+        self.role = Role.OWNER
+        feed.publish = self._append
+        self._start_source()
+        await self._own(token)
+
+    async def _own(self, token: str) -> None:
+        """Hold the lease: append what the source brings, until it ends, or the lease or the server
+        is lost.
+        """
+        while self.token == token:
+            await self._rest()
+            if self._source is not None and self._source.done():
+                return
+            if not self._broker.is_up():
+                raise BrokerDown
+            if self._pending and not await self._append_pending(token):
+                break
+            if self._give and await self._hand_over(token):
+                break
+        await self._retire()
+
+    async def _append_pending(self, token: str) -> bool:
+        """Bring what the source said to the log, then to the subscribers. Whether the lease still
+        stands.
+        """
+        feed = self._feed
+        batch, self._pending = self._pending, []
+        try:
+            verdict = await self._broker.append(
+                self._name, token, feed.history.epoch, self._logged, batch
+            )
+        except BrokerDown:
+            self._pending = batch + self._pending
+            raise
+        if verdict is Verdict.TAKEN:
+            self._logged = batch[-1].offset
+            feed.accept(batch)
+            if self._pending:
+                self._wake.set()
+            return True
+        self._pending = []
+        return False
+
+    async def _hand_over(self, token: str) -> bool:
+        """Give the lease to a replica that has streams, if one wants it."""
+        self._give = False
+        if self._feed.in_use or not await self._broker.give(self._name, token, if_wanted=True):
+            return False
+        self.token = None
+        return True
+
+    async def _retire(self) -> None:
+        """No longer the owner: end the source at once, and what the log has not taken was never
+        said.
+        """
+        self.token = None
+        self.role = Role.FOLLOWER
+        self._had_owner = True
+        await self._stop_source()
+        self._pending = []
+        feed = self._feed
+        feed.history.truncate(feed.shown)
+
+    async def _follow(self) -> None:
+        """Listen, and read the log when it has moved, until the lease is free or the server is
+        gone.
+        """
+        feed = self._feed
+        if self._source is not None:  # alone until now
+            await self._retire()
+        self.role = Role.FOLLOWER
+        self._behind = True
+        while self._free_since_s is None or not feed.in_use:
+            if self._behind:
+                self._behind = False
+                await self._read_log()
+            await self._rest()
+            if not self._broker.is_up():
+                raise BrokerDown
+        await asyncio.sleep(_FREE_JITTER_S * self._uniform())
+
+    async def _go_alone(self) -> None:
+        """The server gives no answer: serve our own streams from our own upstream until it does."""
+        feed = self._feed
+        if (
+            self._broker.is_up()
+        ):  # it stumbled, or we did: ask again before believing that it is away
+            await asyncio.sleep(_RETRY_S)
+            return
+        follower = self.role is Role.FOLLOWER
+        self.role = Role.SOLO
+        feed.publish = feed.accept
+        pending, self._pending = self._pending, []
+        feed.accept(pending)
+        if follower and feed.state is FeedState.OPEN:
+            await asyncio.sleep(_SOLO_SPREAD_S * self._uniform())
+        self._start_source()
+        while not self._broker.is_up() and not (self._source is None or self._source.done()):
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until somebody wakes us, or the source ends."""
+        if not self._wake.is_set():
+            waiting = asyncio.ensure_future(self._wake.wait())
+            tasks = {waiting} if self._source is None else {waiting, self._source}
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+        self._wake.clear()
+
+    # -- the source
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        """The source has said something: it goes to the log before anybody sees it."""
+        if entries:
+            self._pending.extend(entries)
+            self._wake.set()
+
+    def _start_source(self) -> None:
+        if self._source is None:
+            self._source = asyncio.ensure_future(self._feed.owner.run())
+
+    async def _stop_source(self) -> None:
+        source, self._source = self._source, None
+        if source is not None and not source.done():
+            source.cancel()
+            await asyncio.wait({source})
+
+    async def _give_back(self) -> None:
+        token, self.token = self.token, None
+        if token is not None and self._broker.is_up():
+            try:
+                await self._broker.give(self._name, token, if_wanted=False)
+            except BrokerDown:
+                return  # it runs out by itself
+
+    # -- history and log
+
+    async def _sync_as_owner(self, token: str) -> bool:
+        """Make log and history one: take what the log has more, bring to it what we have more.
+        Whether that worked.
+        """
+        feed = self._feed
+        page = await self._broker.read(self._name, 0)
+        if page is None:
+            return await self._begin_log(token)
+        if self._source is not None and not self._fits(page):
+            await self._stop_source()  # it continues a history that is about to be another
+        self._adopt(page)
+        feed.owner.continues()
+        while feed.history.top > self._logged:
+            batch = feed.history.since(self._logged)
+            if batch[0].offset != self._logged + 1:  # the ring no longer reaches down to the log
+                return await self._begin_log(token)
+            verdict = await self._broker.append(self._name, token, page.epoch, self._logged, batch)
+            if verdict is not Verdict.TAKEN:
+                return False
+            self._logged = batch[-1].offset
+        return True
+
+    async def _begin_log(self, token: str) -> bool:
+        """No log, or one that ours doesn't continue: it begins with what we hold."""
+        history = self._feed.history
+        held = history.since(0)
+        verdict = await self._broker.begin(
+            self._name, token, history.epoch, history.first - 1, history.floor_id, held
+        )
+        self._logged = held[-1].offset if held else history.top
+        return verdict is Verdict.TAKEN and self._logged == history.top
+
+    async def _read_log(self) -> None:
+        """Follow: read what the log has more than we."""
+        feed = self._feed
+        page = await self._broker.read(self._name, self._logged)
+        if page is None:
+            return  # its owner is about to begin it, and will say so
+        if page.epoch != feed.history.epoch or page.top < self._logged:
+            page = await self._broker.read(self._name, 0)
+        if page is not None:
+            self._adopt(page)
+            if feed.state is FeedState.OPENING:
+                feed.opened()
+
+    def _fits(self, page: LogPage) -> bool:
+        """Whether the log continues our history, or ours the log's: the same entries at the same
+        offsets.
+        """
+        history = self._feed.history
+        if page.epoch != history.epoch:
+            return False
+        if page.entries and page.entries[0].offset > history.top + 1:
+            return False  # a hole: the log has let go what we lack
+        return all(
+            entry.frame == history.entry(entry.offset).frame
+            for entry in page.entries
+            if history.first <= entry.offset <= history.top
+        )
+
+    def _adopt(self, page: LogPage) -> None:
+        """Take what the log has more; where it doesn't continue ours, take it whole and find our
+        places in it by id.
+        """
+        feed = self._feed
+        if not self._fits(page):
+            history = self._new_history(page.epoch)
+            history.load(page.base, page.floor_id, page.top, page.entries)
+            self._rebase(history)
+            self._logged = page.top
+            return
+        more = [entry for entry in page.entries if entry.offset > feed.history.top]
+        before_bytes = feed.history.size_bytes
+        for entry in more:
+            feed.history.append(entry)
+        feed.host.grown(feed.history.size_bytes - before_bytes)
+        feed.accept(more)
+        # Alone we may have seen more than the log has; it will come, and be compared.
+        self._logged = page.top
+
+    def _rebase(self, history: History) -> None:
+        """Another history takes the place of ours: each subscriber goes on from its own id, or is
+        told of a gap.
+        """
+        feed = self._feed
+        old, feed.history = feed.history, history
+        feed.host.grown(history.size_bytes - old.size_bytes)
+        untouched = not len(old) and not old.floor_id
+        feed.fanout.restart(history.top)
+        feed.shown = history.top
+        for subscriber in list(feed.subscribers):
+            if subscriber.state in (State.WAITING, State.ENDING, State.GONE):
+                subscriber.cursor = min(subscriber.cursor, history.top)
+                continue
+            last_id = old.place_id(subscriber.cursor)
+            standing, offset = history.find(last_id)
+            if standing is Standing.HELD:
+                feed.move(subscriber, offset)
+            elif standing is Standing.UNKNOWN:  # it may have seen more than the log has yet
+                feed.ask_upstream(subscriber, last_id)
+            elif untouched:  # it has had nothing, so nothing can be repeated
+                feed.move(subscriber, history.first - 1)
+            else:
+                feed.resume_with_gap(subscriber, GapCause.DEGRADED, history.top, last_id)
