@@ -1,5 +1,6 @@
 """The budgets, on a clock that stands still until it is moved, and whose address a request has."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -252,6 +253,26 @@ async def test_a_trusted_proxy_says_who_the_client_is(address_of, forwarded, add
     of, observer = await address_of("127.0.0.0/8", "10.0.0.0/8", "fd00::/8")
     assert await of(*forwarded) == address
     assert observer.notes == []
+
+
+async def test_a_peer_without_an_address_is_one_client(serve, tmp_path):
+    found = []
+
+    async def handler(request, stream):
+        found.append(ClientAddresses(["127.0.0.0/8"], edge.observer).of(request))
+        return web.Response()
+
+    edge = await serve(handler)
+    path = str(tmp_path / "relay.sock")
+    await web.UnixSite(edge.runner, path).start()
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(
+        b"GET /api/desktops/stream HTTP/1.1\r\nHost: a\r\n"
+        b"X-Forwarded-For: 203.0.113.7\r\nConnection: close\r\n\r\n"
+    )
+    assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert found == [""]
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.0/33", "proxy", ""])

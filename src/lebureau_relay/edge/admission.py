@@ -174,7 +174,7 @@ class ClientAddresses:
         """The client's address as budgets count it: IPv4 whole, IPv6 by its /64."""
         forwarded = request.headers.getall(_FORWARDED, ())
         peer = _parse(request.remote or "")
-        if peer is None:  # the peer has gone meanwhile
+        if peer is None:  # a Unix socket's, or one that has gone meanwhile
             return ""
         if not forwarded:
             return _budget_name(peer)

@@ -184,11 +184,7 @@ class _Connection(web.RequestHandler):
 
     def log_exception(self, *_args: Any, **facts: Any) -> None:
         """Tell a failure outside of handlers; called by aiohttp."""
-        error = facts.get("exc_info")
-        # A body that breaks off or isn't chunked as it says: the client's doing, found while the
-        # rest of it was being passed over.
-        if not isinstance(error, web.RequestPayloadError):
-            self._guard.tell_failure(error if isinstance(error, BaseException) else None)
+        self._guard.tell_failure(facts.get("exc_info"))
 
 
 class _Server(web.Server):
@@ -230,6 +226,7 @@ def build_runner(
         guard,
         keepalive_timeout=head_timeout_s,
         lingering_time=_LINGER_S,
+        auto_decompress=False,  # bodies are passed over; unpacking them would be work for nothing
         max_line_size=_MAX_LINE_BYTES,
         max_field_size=_MAX_LINE_BYTES,
         max_headers=_MAX_FIELDS,
