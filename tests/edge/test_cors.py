@@ -152,6 +152,16 @@ async def test_a_foreign_page_opens_no_stream(checked, credential, fields, expec
     assert await status(credential, *fields) == expected
 
 
+async def test_no_host_is_nobodys_origin(serve):
+    async def handler(request, stream):
+        Cors(ALLOWED).check(request, CredentialKind.KEY)
+        return web.Response()
+
+    edge = await serve(handler)
+    reply = await edge.send(f"GET {PATH} HTTP/1.0\r\nOrigin: http://\r\n\r\n".encode())
+    assert (reply.status, reply.problem["code"]) == (403, "origin_not_allowed")
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "something-new"])
 async def test_without_an_origin_only_cookies_are_lent(checked, site):
     """An image or a link from elsewhere: the browser adds the cookie, nobody adds a key."""
