@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
-
 from tests.relay.house import House
 from tests.relay.loop import StillLoop
 

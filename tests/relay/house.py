@@ -6,6 +6,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 import pytest
+from tests.relay.api import Api
+from tests.relay.loop import StillLoop
+from tests.relay.reader import Reader
+from tests.relay.wire import KERNEL_BYTES, Wire
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential, CredentialKind
@@ -18,10 +22,6 @@ from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import FeedKey, Identity, StreamSpec
 from lebureau_relay.relay.subscriber import State, Subscriber
 from lebureau_relay.relay.turns import Turns
-from tests.relay.api import Api
-from tests.relay.loop import StillLoop
-from tests.relay.reader import Reader
-from tests.relay.wire import KERNEL_BYTES, Wire
 
 DESKTOPS = StreamSpec("desktops", "/api/desktops/stream")
 KEY = FeedKey("user-1", DESKTOPS)

@@ -5,12 +5,12 @@ good reasons only, and not asked for again at once.
 import asyncio
 
 import pytest
+from tests.relay.house import ALICE, DESKTOPS, KEY, credential, refusal
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.errors import RefusalCode, SourceProblem
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.ports import FeedKey, StreamSpec
-from tests.relay.house import ALICE, DESKTOPS, KEY, credential, refusal
 
 BOB = credential("bob")
 

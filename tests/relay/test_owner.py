@@ -2,14 +2,16 @@
 no sooner than upstream wants. The clients stay through all of it.
 """
 
+import itertools
+
 import pytest
+from tests.relay.api import said, unnamed
+from tests.relay.house import ALICE, DESKTOPS, credential
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.errors import SourceProblem
 from lebureau_relay.relay.ports import FeedKey
-from tests.relay.api import said, unnamed
-from tests.relay.house import ALICE, DESKTOPS, credential
 
 BOB = credential("bob")
 CAROL = credential("carol")
@@ -205,7 +207,7 @@ async def test_tries_are_spaced_ever_wider_until_something_works(build):
     house.api.cut()
     await house.advance(60)
     at_s = [ask.at_s for ask in house.api.asks]
-    waits = [later - earlier for earlier, later in zip(at_s[1:], at_s[2:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(at_s[1:])]
     assert waits == pytest.approx([4.0, 8.0, 8.0, 8.0, 8.0], rel=0.01)
     await house.emit(1)
     cut_s = house.loop.now_s
@@ -221,7 +223,7 @@ async def test_a_connection_that_opens_and_dies_at_once_does_not_start_the_count
         house.api.cut()
         await house.advance(20)
     at_s = [ask.at_s for ask in house.api.asks]
-    waits = [later - earlier for earlier, later in zip(at_s, at_s[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(at_s)]
     assert waits[0] < 3
     assert all(wait > 15 for wait in waits[3:])
 

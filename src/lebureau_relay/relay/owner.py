@@ -114,19 +114,22 @@ class Owner:
         """Open a subscription and read it to its end, which is a SourceFailure."""
         feed, outside = self._feed, self._outside
         self.state = "opening"
+        fresh = self._fresh
         subscription = await outside.source.open(feed.key, credential, plan.cursor)
         self._subscription = subscription
         self.state = "open"
         self.heard_at_s = feed.host.clock()
         self._accepted = credential
         outside.identities.accepted(credential)
+        if self._fresh and not fresh:
+            raise SourceFailure(SourceProblem.REPLACED, "another cursor came while it opened")
         rejected, self._cursor_rejected = self._cursor_rejected, False
         continuity = Continuity(
             feed.history, plan, outside.new_epoch, fresh=self._fresh and not rejected
         )
         if rejected and self._fresh:  # whoever comes with that cursor is told
             feed.history.retire(feed.history.floor_id)
-        else:
+        if not rejected or feed.state is FeedState.OPEN:  # and whoever is here already
             feed.publish(continuity.opened(self.heard_at_s))
         self._fresh = False
         feed.opened()
