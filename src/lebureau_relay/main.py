@@ -13,6 +13,7 @@ import resource
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ import uvloop
 from aiohttp import web
 
 from lebureau_relay import __version__, logs
+from lebureau_relay.broker.redis import RedisBroker, RedisRules, connect
 from lebureau_relay.config import Settings
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
@@ -39,12 +41,15 @@ from lebureau_relay.metrics import Metrics
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.owner import Outside
-from lebureau_relay.relay.ports import StreamSpec
+from lebureau_relay.relay.ports import FeedKey, StreamSpec
+from lebureau_relay.relay.share import Shared
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 # How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
 # nothing.
 _LAG_PROBE_S = 0.1
+# How long a start waits for Redis: a server that is there answers in milliseconds.
+_REDIS_WAIT_S = 1.0
 
 
 class Relay:
@@ -68,10 +73,12 @@ class Relay:
             facts=lambda: self.hub.facts(),  # noqa: PLW0108 - the hub is made later
             log=lambda level, event, facts: getattr(log, level)(event, **facts),
             version=__version__,
+            redis_operations=("pipeline",) if settings.redis.url.get_secret_value() else (),
         )
         self.hub: Hub
         self.ready = False
         self._handler: StreamHandler
+        self._broker: RedisBroker | None = None
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.public_url = ""
@@ -95,10 +102,11 @@ class Relay:
             raise
         self._session = make_session()
         identities = self._register()
-        self.hub = self._hub(identities)
+        shared = await self._join_deployment()
+        self.hub = self._hub(identities, shared)
         self.hub.start()
         self._handler = StreamHandler(self._door(identities), self.hub)
-        self._tasks = [
+        self._tasks += [
             asyncio.ensure_future(identities.run()),
             asyncio.ensure_future(self._probe_lag()),
         ]
@@ -127,9 +135,46 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._broker is not None:
+            await self._broker.close()
         for runner in self._runners:
             await runner.cleanup()
         await self._session.close()
+
+    async def _join_deployment(self) -> Shared | None:
+        """Take a seat at Redis, if there is one; a server that is away is waited for a moment, then
+        done without.
+        """
+        redis = self.settings.redis
+        url = redis.url.get_secret_value()
+        if not url:
+            return None
+        try:
+            client = connect(url, f"{redis.prefix}:probe")
+        except ValueError as error:
+            raise StartError(f"{error}; see config/relay.yaml.") from None
+        replay = self.settings.replay
+        history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)
+        rules = RedisRules(redis.prefix, redis.lease_ttl, history, client.publish == "SPUBLISH")
+        timed = partial(self.metrics.redis_call, "pipeline")
+        self._broker = broker = RedisBroker(
+            client, rules, time.monotonic, self._redis_changed, timed
+        )
+        self.metrics.redis_up(False)
+        self._tasks.append(asyncio.ensure_future(broker.run()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REDIS_WAIT_S):
+                await broker.arrived.wait()
+        secret = redis.hash_secret.get_secret_value().encode()
+        return Shared(broker, partial(_feed_name, hashlib.blake2b(secret).digest()))
+
+    def _redis_changed(self, up: bool) -> None:  # noqa: FBT001 - it is what changed
+        self.metrics.redis_up(up)
+        if up:
+            self.metrics.note("info", "redis.up")
+        else:
+            mend = "streams go on from upstreams of their own; see docs/operations.md"
+            self.metrics.note("error", "redis.down", mend=mend)
 
     def _register(self) -> Register:
         auth, limits = self.settings.auth, self.settings.limits
@@ -157,7 +202,7 @@ class Relay:
     def _revoke(self, credential: Credential) -> None:
         self.hub.revoke(credential)
 
-    def _hub(self, identities: Register) -> Hub:
+    def _hub(self, identities: Register, shared: Shared | None) -> Hub:
         settings = self.settings
         upstream = UpstreamRules(
             base_url=settings.upstream.base_url,
@@ -185,7 +230,7 @@ class Relay:
         )
         replay = settings.replay
         history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)
-        return Hub(outside, timings, HubLimits(history, replay.total_bytes))
+        return Hub(outside, timings, HubLimits(history, replay.total_bytes), shared)
 
     def _credential_rules(self) -> CredentialRules:
         auth = self.settings.auth
@@ -262,6 +307,12 @@ class Relay:
             asked_s = clock()
             await asyncio.sleep(_LAG_PROBE_S)
             self.metrics.observe_lag(max(clock() - asked_s - _LAG_PROBE_S, 0.0))
+
+
+def _feed_name(key: bytes, feed: FeedKey) -> str:
+    """What the deployment calls a feed: a keyed hash, the same in every replica."""
+    text = f"{feed.identity}\n{feed.stream.name}\n{feed.query}"
+    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
 
 
 def _url(sockets: list[socket.socket]) -> str:

@@ -25,6 +25,7 @@ from lebureau_relay.relay.subscriber import State, Subscriber
 if TYPE_CHECKING:
     from lebureau_relay.relay.catchup import CatchUp
     from lebureau_relay.relay.owner import Owner
+    from lebureau_relay.relay.share import Share
 
 # A goodbye that the socket has not taken by now never will (contract, section 3, "Ends").
 _ENDING_TIMEOUT_S = 5.0
@@ -49,6 +50,7 @@ class Feed:
         self.state = FeedState.OPENING
         self.owner: Owner
         self.catchup: CatchUp
+        self.share: Share | None = None  # its part in the deployment, where there are others
         self.subscribers: dict[Subscriber, None] = {}  # in order of arrival
         # requests that wait for the answer of upstream
         self.joining: list[tuple[Future[None], Credential]] = []
@@ -236,13 +238,18 @@ class Feed:
         else:
             self.host.watch(subscriber, timeout_s / 8)
 
-    def facts(self, role: str) -> FeedFacts:
+    @property
+    def role(self) -> str:
+        """What this replica is to the feed: owner, follower or solo."""
+        return "solo" if self.share is None else self.share.role.value
+
+    def facts(self) -> FeedFacts:
         """What operators may see."""
         history = self.history
         return FeedFacts(
             identity=self.key.identity,
             stream=self.key.stream.name,
-            role=role,
+            role=self.role,
             state=self.owner.state,
             subscribers=len(self.subscribers),
             events=len(history),

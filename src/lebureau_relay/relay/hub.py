@@ -23,6 +23,7 @@ from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
+from lebureau_relay.relay.share import Role, Share, Shared
 from lebureau_relay.relay.subscriber import Subscriber
 from lebureau_relay.relay.turns import Turns
 
@@ -67,7 +68,13 @@ class Hub:
     Made and used on one event loop. `start` before the first `join`, `close` at the end.
     """
 
-    def __init__(self, outside: Outside, timings: StreamTimings, limits: HubLimits) -> None:
+    def __init__(
+        self,
+        outside: Outside,
+        timings: StreamTimings,
+        limits: HubLimits,
+        shared: Shared | None = None,
+    ) -> None:
         self.timings = timings
         # Not the loop's clock: uvloop's stands still within a turn, so no turn would ever be over.
         self.clock: Callable[[], float] = time.monotonic
@@ -75,6 +82,7 @@ class Hub:
         self.history_bytes = 0
         self._outside = outside
         self._limits = limits
+        self._shared = shared
         self._feeds: dict[FeedKey, Feed] = {}
         self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
         self._held_off: OrderedDict[FeedKey, _HeldOff] = OrderedDict()
@@ -137,8 +145,12 @@ class Hub:
         if feed.state is FeedState.OPENING:
             answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             feed.joining.append((answer, credential))
-            self._run_owner(feed)
+            self._run(feed)
             await answer
+        if feed.share is not None:
+            feed.share.joined()
+            if feed.share.role is Role.FOLLOWER:  # upstream has not seen this credential here
+                await self._outside.identities.ensure_fresh(credential)
         return feed
 
     def is_warm(self, key: FeedKey) -> bool:
@@ -185,6 +197,8 @@ class Hub:
         """A stream has ended."""
         feed = subscriber.feed
         self._outside.identities.release(subscriber.credential)
+        if feed.share is not None and not feed.in_use:
+            feed.share.left()
         age_s = self.clock() - subscriber.opened_at_s
         feed.meter.closed(reason, age_s)
         self._outside.observer.note(
@@ -227,14 +241,15 @@ class Hub:
         for feed in self._feeds.values():
             name = feed.key.stream.name
             streams[name] = streams.get(name, 0) + len(feed.subscribers)
-            feeds[name, "solo"] = feeds.get((name, "solo"), 0) + 1
-            state = feed.owner.state
-            upstream[name, state] = upstream.get((name, state), 0) + 1
+            feeds[name, feed.role] = feeds.get((name, feed.role), 0) + 1
+            if feed.role != Role.FOLLOWER:
+                state = feed.owner.state
+                upstream[name, state] = upstream.get((name, state), 0) + 1
         return HubFacts(self.draining, streams, feeds, upstream, self.history_bytes)
 
     def feed_facts(self) -> Iterable[FeedFacts]:
         """Each feed as operators may see it."""
-        return [feed.facts("solo") for feed in self._feeds.values()]
+        return [feed.facts() for feed in self._feeds.values()]
 
     # -- feeds
 
@@ -248,19 +263,25 @@ class Hub:
                 self._outside.identities.undecided(credential)
                 raise Refusal(refusal.code, refusal.detail, retry_after_s=left_s)
             del self._held_off[key]
-        history = History(self._limits.history, self._outside.new_epoch())
+        history = self._new_history(self._outside.new_epoch())
         feed = Feed(key, history, self, self._outside.observer.stream(key.stream.name))
         first_cursor = upstream_cursor(cursor) if cursor else b""
         attempt = held_off.attempt if held_off is not None else 0
         feed.owner = Owner(feed, self._outside, first_cursor, attempt)
         feed.catchup = CatchUp(feed, self._outside.source, self.timings.catchup_timeout_s)
+        if self._shared is not None:
+            feed.share = Share(feed, self._shared, self._outside, self._new_history)
         self._feeds[key] = feed
         return feed
 
-    def _run_owner(self, feed: Feed) -> None:
+    def _new_history(self, epoch: str) -> History:
+        return History(self._limits.history, epoch)
+
+    def _run(self, feed: Feed) -> None:
         if feed.key in self._tasks:
             return
-        task = asyncio.ensure_future(feed.owner.run())
+        life = feed.owner.run() if feed.share is None else feed.share.run()
+        task = asyncio.ensure_future(life)
         self._tasks[feed.key] = task
         task.add_done_callback(lambda _: self._owner_done(feed, task))
         self._wheel.add(self.clock() + self._tick_s, lambda: self._tick(feed))

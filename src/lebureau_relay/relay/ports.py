@@ -196,6 +196,13 @@ class Member(Protocol):
 
     token: str | None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody here reads the feed, or waits to."""
+
+    def look_again(self) -> None:
+        """What was said of the log may have been missed."""
+
     def log_moved(self, epoch: str, top: int) -> None:
         """The log's top is now there: by a message, or by a look that may repeat what is known."""
 

@@ -10,12 +10,14 @@ likes.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from lebureau_relay.core.event import Entry, GapCause
 from lebureau_relay.core.history import History, Standing
 from lebureau_relay.relay.feed import Feed, FeedState
-from lebureau_relay.relay.ports import Broker, BrokerDown, LogPage, Observer, Verdict
+from lebureau_relay.relay.owner import Outside
+from lebureau_relay.relay.ports import Broker, BrokerDown, FeedKey, LogPage, Verdict
 from lebureau_relay.relay.subscriber import State
 
 # A lease that became free is asked for after up to so long, so that replicas don't all ask in one
@@ -37,29 +39,37 @@ class Role(StrEnum):
     SOLO = "solo"
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What every feed of a hub shares with the deployment: its broker, and the hash that names
+    feeds.
+    """
+
+    broker: Broker
+    name: Callable[[FeedKey], str]
+
+
 class Share:
     """One feed's member at the broker. `run` is its life; the hub closes the feed when it returns.
 
-    `new_history` makes an empty history with an epoch; `uniform` returns a number in [0, 1).
+    `new_history` makes an empty history with an epoch.
     """
 
     def __init__(
         self,
         feed: Feed,
-        name: str,
-        broker: Broker,
-        observer: Observer,
+        shared: Shared,
+        outside: Outside,
         new_history: Callable[[str], History],
-        uniform: Callable[[], float],
     ) -> None:
         self.role = Role.FOLLOWER
         self.token: str | None = None
         self._feed = feed
-        self._name = name
-        self._broker = broker
-        self._observer = observer
+        self._name = shared.name(feed.key)
+        self._broker = shared.broker
+        self._observer = outside.observer
+        self._uniform = outside.uniform
         self._new_history = new_history
-        self._uniform = uniform
         self._wake = asyncio.Event()
         self._behind = False  # the log has something that the history lacks
         self._give = False  # another replica wants the lease more than we do
@@ -70,6 +80,16 @@ class Share:
         self._source: asyncio.Task[None] | None = None
 
     # -- called back by the broker
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody here reads the feed, or waits to."""
+        return self._feed.in_use
+
+    def look_again(self) -> None:
+        """What was said of the log may have been missed."""
+        self._behind = True
+        self._wake.set()
 
     def log_moved(self, epoch: str, top: int) -> None:
         """The log's top is now there."""
@@ -121,6 +141,7 @@ class Share:
                     await self._serve()
                 except BrokerDown:
                     await self._go_alone()
+            self._source.result()
         finally:
             self._broker.leave(self._name)
             await self._stop_source()

@@ -1,0 +1,1 @@
+"""Where replicas meet: one behaviour, two servers. Memory within a process, Redis beyond it."""
