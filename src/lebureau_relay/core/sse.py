@@ -8,6 +8,7 @@ space, `id`, `event`, `data`, one blank line, and never a block without data.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Self
 
@@ -15,7 +16,11 @@ from lebureau_relay.core.event import MAX_ID_BYTES, Event, derived_id
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b"\n\n"
-_IDLE = (b":", b"\n")  # what a line of no consequence begins with
+# Lines of no consequence: within a block comments, between blocks blank ones too. Possessive, so
+# that a chunk of nothing else costs no memory for ways back.
+_COMMENTS = re.compile(rb"(?::[^\n]*+\n)*+")
+_IDLE = re.compile(rb"(?:\n|:[^\n]*+\n)*+")
+_COMMENT_LINE = re.compile(rb"^:[^\n]*+\n?", re.MULTILINE)
 # While an oversize block is passed over, only its id lines matter; a longer one couldn't be used as
 # an id anyway.
 _MAX_KEPT_LINE_BYTES = MAX_ID_BYTES + 16
@@ -36,19 +41,29 @@ class Decoder:
     """
 
     def __init__(self, max_event_bytes: int, last_id: bytes = b"") -> None:
-        self.retry_ms: int | None = None  # the last `retry:` seen
         self.comments = False  # whether a comment was seen: upstream keeps idle streams alive
         self._max_event_bytes = max_event_bytes
+        self._retry_ms: int | None = None
         self._last_id = last_id  # of upstream's ids, the last that can be used as a cursor
         self._since = 0  # events without an id of their own since that one
         self._head = b""  # the first bytes, until it is known whether they are a BOM
         self._started = False
         # the last byte was a CR, taken as a line end at once; an LF now is its second half
         self._after_cr = False
+        self._in_comment = False  # what comes up to the next line end is of no consequence
         self._parts: list[bytes] = []  # an unfinished block
         self._size_bytes = 0
         # set: the block is oversize, `_parts` is its unfinished line
         self._discarding: _Discarded | None = None
+
+    @property
+    def retry_ms(self) -> int | None:
+        """The last `retry:` seen, in milliseconds. It counts from the end of its line: a connection
+        that ends before its first event may have said no more.
+        """
+        unfinished = b"".join(self._parts).rpartition(b"\n")[0]
+        waits = [_retry_ms(line) for line in unfinished.split(b"\n")]
+        return next((wait for wait in reversed(waits) if wait is not None), self._retry_ms)
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes; empty where it completes none."""
@@ -58,11 +73,14 @@ class Decoder:
 
     def _take(self, chunk: bytes) -> list[Event]:
         """Decode what has only LF as line ends."""
+        if self._in_comment:
+            _, line_end, chunk = chunk.partition(b"\n")
+            self._in_comment = not line_end
         if self._discarding is not None:
             return self._discard(chunk) if chunk else []
         parts = self._parts
         at_line_start = not parts or parts[-1].endswith(b"\n")
-        if at_line_start and chunk[:1] in _IDLE:
+        if at_line_start and chunk.startswith((b":", b"\n")):
             chunk = self._skip_idle(chunk)
         if not chunk:
             return []
@@ -72,7 +90,7 @@ class Decoder:
         *blocks, rest = b"".join((*parts, chunk)).split(_BLANK)
         self._parts = []
         self._size_bytes = 0
-        events = [event for block in blocks if (event := self._block(self._skip_idle(block)))]
+        events = [event for block in blocks if (event := self._block(block.lstrip(b"\n")))]
         return events + self._take(rest) if rest else events
 
     def _keep(self, chunk: bytes) -> list[Event]:
@@ -81,28 +99,25 @@ class Decoder:
         self._size_bytes += len(chunk)
         if self._size_bytes - chunk.endswith(b"\n") <= self._max_event_bytes:
             return []
-        kept = _without_comments(b"".join(self._parts))
-        self._parts, self._size_bytes = [kept], len(kept)
-        if len(kept.removesuffix(b"\n:").removesuffix(b"\n")) <= self._max_event_bytes:
+        lines = b"".join(self._parts)
+        self._in_comment = lines.startswith(b":", lines.rfind(b"\n") + 1)
+        kept = _without_comments(lines)
+        self._parts, self._size_bytes = [kept] if kept else [], len(kept)
+        if len(kept.removesuffix(b"\n")) <= self._max_event_bytes:
             return []
         self._parts, self._size_bytes = [], 0
         self._discarding = _Discarded()
         return self._discard(kept)
 
     def _skip_idle(self, chunk: bytes) -> bytes:
-        """Drop whole comment lines, and blank lines that end no block: they must not pile up on an
-        idle stream.
+        """Drop comments, and blank lines that end no block: they must not pile up on an idle
+        stream.
         """
-        while True:
-            if not self._parts:
-                chunk = chunk.lstrip(b"\n")
-            if not chunk.startswith(b":"):
-                return chunk
+        rest = (_COMMENTS if self._parts else _IDLE).sub(b"", chunk, count=1)
+        self._in_comment = rest.startswith(b":")
+        if self._in_comment or b":" in chunk[: len(chunk) - len(rest)]:
             self.comments = True
-            _, line_end, rest = chunk.partition(b"\n")
-            if not line_end:
-                return chunk
-            chunk = rest
+        return b"" if self._in_comment else rest
 
     def _strip_bom(self, chunk: bytes) -> bytes:
         """One leading BOM is no part of the stream (UTF-8 decode), even in pieces."""
@@ -146,12 +161,13 @@ class Decoder:
             if name == b"data":
                 data.append(value)
             elif name == b"id":
-                if b"\0" not in value:
+                if _is_usable(value):
                     own_id = value
             elif name == b"event":
                 event_type = value
             elif name == b"retry":
-                self._retry(value)
+                wait_ms = _retry_ms(line)
+                self._retry_ms = self._retry_ms if wait_ms is None else wait_ms
             elif line and not name:
                 self.comments = True
         if not data:
@@ -161,26 +177,22 @@ class Decoder:
             event_type = b""
         return Event(self._name(own_id), event_type, b"\n".join(data))
 
-    def _retry(self, value: bytes) -> None:
-        if value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
-            self.retry_ms = int(value)
-
-    def _move(self, own_id: bytes | None) -> bool:
-        """Take an id as the last event id, as the standard does; say whether it was one."""
-        # An id that fits no request head can't be a cursor, so it is passed over as if it were not
-        # there.
-        if own_id is None or len(own_id) > MAX_ID_BYTES:
-            return False
-        self._last_id = own_id
-        self._since = 0
-        return True
+    def _move(self, own_id: bytes | None) -> None:
+        """Take the id of a block without data as the last event id, as the standard does."""
+        # Saying the same id again moves nothing: to count anew would name two events alike.
+        if own_id is not None and own_id != self._last_id:
+            self._last_id = own_id
+            self._since = 0
 
     def _name(self, own_id: bytes | None) -> bytes:
         """The id of an event: upstream's own, or derived; empty where there is nothing to derive
         from.
         """
-        if not self._move(own_id):
+        if own_id is None:
             self._since += 1
+        else:
+            self._last_id = own_id
+            self._since = 0
         if not self._last_id:
             return b""
         return derived_id(self._last_id, self._since) if self._since else self._last_id
@@ -224,19 +236,31 @@ class _Discarded:
             name, _, value = line.partition(b":")
             if name == b"data":
                 self.has_data = True
-            elif name == b"id" and b"\0" not in value:
-                value = value.removeprefix(b" ")
-                self.id = value if value.isascii() else value.decode("utf-8", "replace").encode()
+            elif name == b"id":
+                value = value.removeprefix(b" ").decode("utf-8", "replace").encode()
+                self.id = value if _is_usable(value) else self.id
         return self
 
 
 def _without_comments(lines: bytes) -> bytes:
-    """The lines that count towards an event's size. Of an unfinished comment only that it is one
-    remains.
+    """The lines that count towards an event's size."""
+    return _COMMENT_LINE.sub(b"", lines)
+
+
+def _is_usable(event_id: bytes) -> bool:
+    """Whether an id counts: the standard ignores one with NUL; one that fits no request head can't
+    be a cursor, so it is passed over as if it were not there.
     """
-    *whole, last = lines.split(b"\n")
-    kept = [line for line in whole if not line.startswith(b":")]
-    return b"\n".join((*kept, b":" if last.startswith(b":") else last))
+    return b"\0" not in event_id and len(event_id) <= MAX_ID_BYTES
+
+
+def _retry_ms(line: bytes) -> int | None:
+    """What a `retry:` line says; None for one that says nothing usable, and for any other line."""
+    name, _, value = line.partition(b":")
+    value = value.removeprefix(b" ")
+    if name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+        return int(value)
+    return None
 
 
 def block(event_id: bytes, event_type: bytes, data: bytes) -> bytes:
