@@ -19,6 +19,12 @@ from lebureau_relay.errors import CloseReason, Refusal, RefusalCode, SourceFailu
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.ports import Identities, Observer, Source, Subscription
 
+# What an event's frame, and a gap that may stand before it, have beside its data: field names, and
+# an id of the usual length.
+_OVERHEAD_BYTES = 1024
+# How often to look whether a flush that was interrupted is over.
+_FLUSH_POLL_S = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -49,6 +55,7 @@ class Owner:
         self.attempt = attempt  # since something last worked
         self._fresh = True  # nothing to continue yet, but the first cursor
         self._cursor_rejected = False
+        self._unwritten_bytes = 0  # at most so many of the frames taken wait for their flush
         self._accepted: Credential | None = None
         self._subscription: Subscription | None = None
         feed.history.floor_id = first_cursor
@@ -138,18 +145,40 @@ class Owner:
             self.attempt = 0
             self.heard_at_s = at_s = feed.host.clock()
             if events:
-                self._take(continuity, events, at_s)
+                await self._take(continuity, events, at_s)
 
-    def _take(self, continuity: Continuity, events: Sequence[Event], at_s: float) -> None:
-        feed = self._feed
-        before_bytes = feed.history.size_bytes
-        size_bytes = 0
+    async def _take(self, continuity: Continuity, events: Sequence[Event], at_s: float) -> None:
+        feed, history = self._feed, self._feed.history
+        size_bytes = grown_bytes = 0
         for event in events:
+            await self._make_room(event)
+            before_bytes = history.size_bytes
             entries = continuity.take(event, at_s)
             feed.publish(entries)
-            size_bytes += sum(len(entry.frame) for entry in entries)
+            grown_bytes += history.size_bytes - before_bytes
+            frames_bytes = sum(len(entry.frame) for entry in entries)
+            self._unwritten_bytes += frames_bytes
+            size_bytes += frames_bytes
         feed.meter.received(len(events), size_bytes)
-        feed.host.grown(feed.history.size_bytes - before_bytes)
+        feed.host.grown(grown_bytes)
+
+    async def _make_room(self, event: Event) -> None:
+        """Let what has come be written to everybody before the history must evict some of it: a
+        burst over its bounds would be a gap for readers who keep up.
+        """
+        history, fanout = self._feed.history, self._feed.fanout
+        unwritten = history.top - fanout.flushed
+        if unwritten <= 0:
+            self._unwritten_bytes = 0
+            return
+        size_bytes = self._unwritten_bytes + 2 * len(event.data or b"") + _OVERHEAD_BYTES
+        limits = history.limits
+        if unwritten + 2 <= limits.max_events and size_bytes <= limits.max_bytes:
+            return
+        await asyncio.sleep(0)  # the flush is due in this turn of the loop
+        while fanout.flushed < history.top:  # noqa: ASYNC110 - it is interrupted, or the log slow
+            await asyncio.sleep(_FLUSH_POLL_S)
+        self._unwritten_bytes = 0
 
     async def _lost(self, failure: SourceFailure) -> None:
         """An open connection has ended: wait, then ask again. The clients stay."""

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lebureau_relay.core.event import Entry, GapCause
-from lebureau_relay.core.history import History, Standing
+from lebureau_relay.core.event import Entry
+from lebureau_relay.core.history import History
 from lebureau_relay.relay.feed import Feed, FeedState
+from lebureau_relay.relay.ledger import Ledger
 from lebureau_relay.relay.owner import Outside
-from lebureau_relay.relay.ports import Broker, BrokerDown, FeedKey, LogPage, Verdict
-from lebureau_relay.relay.subscriber import State
+from lebureau_relay.relay.ports import Broker, BrokerDown, FeedKey
 
 # A lease that became free is asked for after up to so long, so that replicas don't all ask in one
 # instant.
@@ -69,13 +69,12 @@ class Share:
         self._broker = shared.broker
         self._observer = outside.observer
         self._uniform = outside.uniform
-        self._new_history = new_history
+        self._ledger = Ledger(feed, shared.broker, self._name, new_history)
         self._wake = asyncio.Event()
         self._behind = False  # the log has something that the history lacks
         self._give = False  # another replica wants the lease more than we do
         self._free_since_s: float | None = None
         self._had_owner = False  # another replica was seen to hold the lease
-        self._logged = 0  # offset that the log has taken
         self._pending: list[Entry] = []  # of the source, not yet taken by the log
         self._source: asyncio.Task[None] | None = None
 
@@ -159,7 +158,7 @@ class Share:
             return
         free_since_s, self._free_since_s = self._free_since_s, None
         self.token = token
-        if not await self._sync_as_owner(token):
+        if not await self._ledger.sync(token, self._stop_source):
             await asyncio.sleep(_RETRY_S * self._uniform())
             return
         if self._had_owner:
@@ -191,23 +190,19 @@ class Share:
         """Bring what the source said to the log, then to the subscribers. Whether the lease still
         stands.
         """
-        feed = self._feed
         batch, self._pending = self._pending, []
         try:
-            verdict = await self._broker.append(
-                self._name, token, feed.history.epoch, self._logged, batch
-            )
+            taken = await self._ledger.append(token, batch)
         except BrokerDown:
             self._pending = batch + self._pending
             raise
-        if verdict is Verdict.TAKEN:
-            self._logged = batch[-1].offset
-            feed.accept(batch)
-            if self._pending:
-                self._wake.set()
-            return True
-        self._pending = []
-        return False
+        if not taken:
+            self._pending = []
+            return False
+        self._feed.accept(batch)
+        if self._pending:
+            self._wake.set()
+        return True
 
     async def _hand_over(self, token: str) -> bool:
         """Give the lease to a replica that has streams, if one wants it."""
@@ -246,6 +241,11 @@ class Share:
             if not self._broker.is_up():
                 raise BrokerDown
         await asyncio.sleep(_FREE_JITTER_S * self._uniform())
+
+    async def _read_log(self) -> None:
+        """Read what the log has more than we; the first time, whoever waits may come in."""
+        if await self._ledger.read() and self._feed.state is FeedState.OPENING:
+            self._feed.opened()
 
     async def _go_alone(self) -> None:
         """The server gives no answer: serve our own streams from our own upstream until it does."""
@@ -302,110 +302,3 @@ class Share:
                 await self._broker.give(self._name, token, if_wanted=False)
             except BrokerDown:
                 return  # it runs out by itself
-
-    # -- history and log
-
-    async def _sync_as_owner(self, token: str) -> bool:
-        """Make log and history one: take what the log has more, bring to it what we have more.
-        Whether that worked.
-        """
-        feed = self._feed
-        page = await self._broker.read(self._name, 0)
-        if page is None:
-            return await self._begin_log(token)
-        if self._source is not None and not self._fits(page):
-            await self._stop_source()  # it continues a history that is about to be another
-        self._adopt(page)
-        feed.owner.continues()
-        while feed.history.top > self._logged:
-            batch = feed.history.since(self._logged)
-            if batch[0].offset != self._logged + 1:  # the ring no longer reaches down to the log
-                return await self._begin_log(token)
-            verdict = await self._broker.append(self._name, token, page.epoch, self._logged, batch)
-            if verdict is not Verdict.TAKEN:
-                return False
-            self._logged = batch[-1].offset
-        return True
-
-    async def _begin_log(self, token: str) -> bool:
-        """No log, or one that ours doesn't continue: it begins with what we hold."""
-        history = self._feed.history
-        held = history.since(0)
-        verdict = await self._broker.begin(
-            self._name, token, history.epoch, history.first - 1, history.floor_id, held
-        )
-        self._logged = held[-1].offset if held else history.top
-        return verdict is Verdict.TAKEN and self._logged == history.top
-
-    async def _read_log(self) -> None:
-        """Follow: read what the log has more than we."""
-        feed = self._feed
-        page = await self._broker.read(self._name, self._logged)
-        if page is None:
-            return  # its owner is about to begin it, and will say so
-        if page.epoch != feed.history.epoch or page.top < self._logged:
-            page = await self._broker.read(self._name, 0)
-        if page is not None:
-            self._adopt(page)
-            if feed.state is FeedState.OPENING:
-                feed.opened()
-
-    def _fits(self, page: LogPage) -> bool:
-        """Whether the log continues our history, or ours the log's: the same entries at the same
-        offsets.
-        """
-        history = self._feed.history
-        if page.epoch != history.epoch:
-            return False
-        if page.entries and page.entries[0].offset > history.top + 1:
-            return False  # a hole: the log has let go what we lack
-        return all(
-            entry.frame == history.entry(entry.offset).frame
-            for entry in page.entries
-            if history.first <= entry.offset <= history.top
-        )
-
-    def _adopt(self, page: LogPage) -> None:
-        """Take what the log has more; where it doesn't continue ours, take it whole and find our
-        places in it by id.
-        """
-        feed = self._feed
-        if not self._fits(page):
-            history = self._new_history(page.epoch)
-            history.load(page.base, page.floor_id, page.top, page.entries)
-            self._rebase(history)
-            self._logged = page.top
-            return
-        more = [entry for entry in page.entries if entry.offset > feed.history.top]
-        before_bytes = feed.history.size_bytes
-        for entry in more:
-            feed.history.append(entry)
-        feed.host.grown(feed.history.size_bytes - before_bytes)
-        feed.accept(more)
-        # Alone we may have seen more than the log has; it will come, and be compared.
-        self._logged = page.top
-
-    def _rebase(self, history: History) -> None:
-        """Another history takes the place of ours: each subscriber goes on from its own id, or is
-        told of a gap.
-        """
-        feed = self._feed
-        old, feed.history = feed.history, history
-        feed.host.grown(history.size_bytes - old.size_bytes)
-        untouched = not len(old) and not old.floor_id
-        feed.fanout.restart(history.top)
-        feed.shown = history.top
-        for subscriber in list(feed.subscribers):
-            if subscriber.state in (State.WAITING, State.ENDING, State.GONE):
-                subscriber.cursor = min(subscriber.cursor, history.top)
-                continue
-            last_id = old.place_id(subscriber.cursor)
-            standing, offset = history.find(last_id)
-            if standing is Standing.HELD:
-                feed.move(subscriber, offset)
-            elif standing is Standing.UNKNOWN:  # it may have seen more than the log has yet
-                feed.ask_upstream(subscriber, last_id)
-            elif untouched:  # it has had nothing, so nothing can be repeated
-                feed.move(subscriber, history.first - 1)
-            else:
-                feed.resume_with_gap(subscriber, GapCause.DEGRADED, history.top, last_id)

@@ -1,0 +1,145 @@
+"""The ledger: a feed's history held against the log that replicas share, so that the two stay one.
+
+As long as they are one, offsets and epoch mean the same in every replica. Where they have parted
+(the server was flushed or rolled back, somebody went on alone), the log is taken as it is, and each
+subscriber finds its place in it by id.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from lebureau_relay.core.event import Entry, GapCause
+from lebureau_relay.core.history import History, Standing
+from lebureau_relay.relay.feed import Feed
+from lebureau_relay.relay.ports import Broker, LogPage, Verdict
+from lebureau_relay.relay.subscriber import State, Subscriber
+
+
+class Ledger:
+    """One feed's history and its log. Every method that waits may raise BrokerDown."""
+
+    def __init__(
+        self, feed: Feed, broker: Broker, name: str, new_history: Callable[[str], History]
+    ) -> None:
+        self._feed = feed
+        self._broker = broker
+        self._name = name
+        self._new_history = new_history
+        self._logged = 0  # up to this offset, log and history are known to be the same
+        self._epoch = ""  # of the log
+
+    async def read(self) -> bool:
+        """Follow: take what the log has more than we. Whether there is a log."""
+        page = await self._broker.read(self._name, self._logged)
+        if page is None:
+            return False  # its owner is about to begin it, and will say so
+        if page.epoch != self._feed.history.epoch or page.top < self._logged:
+            page = await self._broker.read(self._name, 0)
+        if page is not None:
+            self._adopt(page)
+        return page is not None
+
+    async def sync(self, token: str, before_change: Callable[[], Awaitable[None]]) -> bool:
+        """Own: take what the log has more, bring to it what we have more. Whether that worked.
+
+        `before_change` is awaited where another history is about to take the place of ours.
+        """
+        feed = self._feed
+        page = await self._broker.read(self._name, 0)
+        if page is None:
+            return await self._begin(token)
+        if not self._fits(page):
+            await before_change()
+        self._adopt(page)
+        feed.owner.continues()
+        while feed.history.top > self._logged:
+            batch = feed.history.since(self._logged)
+            if batch[0].offset != self._logged + 1:  # the ring no longer reaches down to the log
+                return await self._begin(token)
+            if not await self.append(token, batch):
+                return False
+        return True
+
+    async def append(self, token: str, batch: Sequence[Entry]) -> bool:
+        """Add the history's next entries to the log. False: the lease or the log is not what we
+        believe.
+        """
+        epoch = self._feed.history.epoch
+        if epoch != self._epoch:  # the numbering has begun anew: so does the log
+            return await self._begin(token)
+        verdict = await self._broker.append(self._name, token, epoch, self._logged, batch)
+        if verdict is not Verdict.TAKEN:
+            return False
+        self._logged = batch[-1].offset
+        return True
+
+    async def _begin(self, token: str) -> bool:
+        """No log, or one that ours doesn't continue: it begins with what we hold."""
+        history = self._feed.history
+        held = history.since(0)
+        base, epoch = history.first - 1, history.epoch
+        verdict = await self._broker.begin(self._name, token, epoch, base, history.floor_id, held)
+        self._logged = held[-1].offset if held else base
+        self._epoch = epoch
+        return verdict is Verdict.TAKEN
+
+    def _fits(self, page: LogPage) -> bool:
+        """Whether the same entries stand at the same offsets, without a hole between log and
+        history.
+        """
+        history = self._feed.history
+        if page.epoch != history.epoch:
+            return False
+        if page.entries and page.entries[0].offset > history.top + 1:
+            return False  # the log has let go what we lack
+        return all(
+            entry.frame == history.entry(entry.offset).frame
+            for entry in page.entries
+            if history.first <= entry.offset <= history.top
+        )
+
+    def _adopt(self, page: LogPage) -> None:
+        """Take what the log has more; where it doesn't continue ours, take it whole."""
+        feed = self._feed
+        if self._fits(page):
+            more = [entry for entry in page.entries if entry.offset > feed.history.top]
+            before_bytes = feed.history.size_bytes
+            for entry in more:
+                feed.history.append(entry)
+            feed.host.grown(feed.history.size_bytes - before_bytes)
+            feed.accept(more)
+        else:
+            history = self._new_history(page.epoch)
+            history.load(page.base, page.floor_id, page.top, page.entries)
+            self._rebase(history)
+        # Alone we may have seen more than the log has; it will come there too, and be compared.
+        self._logged = page.top
+        self._epoch = page.epoch
+
+    def _rebase(self, history: History) -> None:
+        """Another history takes the place of ours: each subscriber goes on from its own id."""
+        feed = self._feed
+        old, feed.history = feed.history, history
+        feed.host.grown(history.size_bytes - old.size_bytes)
+        feed.fanout.restart(history.top)
+        feed.shown = history.top
+        for subscriber in list(feed.subscribers):
+            if subscriber.state in (State.WAITING, State.ENDING, State.GONE):
+                subscriber.cursor = min(subscriber.cursor, history.top)
+            else:
+                self._find_place(subscriber, old)
+
+    def _find_place(self, subscriber: Subscriber, old: History) -> None:
+        feed, history = self._feed, self._feed.history
+        last_id = old.place_id(subscriber.cursor)
+        standing, offset = history.find(last_id)
+        told = len(history) and history.entry(history.first).gap is GapCause.UPSTREAM
+        if standing is Standing.HELD:
+            feed.move(subscriber, offset)
+        elif told or not (len(old) or old.floor_id):
+            # The new numbering begins with a gap, which says it all; or it has had nothing that
+            # could be repeated.
+            feed.move(subscriber, history.first - 1)
+        elif standing is Standing.UNKNOWN:  # it may have seen more than the log has yet
+            feed.ask_upstream(subscriber, last_id)
+        else:
+            feed.resume_with_gap(subscriber, GapCause.DEGRADED, history.top, last_id)
