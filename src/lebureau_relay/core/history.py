@@ -68,12 +68,12 @@ class History:
     __slots__ = (
         "_entries",
         "_index",
-        "_limits",
         "_retired",
         "_start",
         "_twice",
         "epoch",
         "floor_id",
+        "limits",
         "size_bytes",
         "top",
     )
@@ -83,7 +83,7 @@ class History:
         self.floor_id = floor_id
         self.top = 0  # offset of the newest entry
         self.size_bytes = 0  # of the frames held
-        self._limits = limits
+        self.limits = limits
         self._entries: list[Entry] = []
         self._start = 0  # slots at the head of the list that are evicted
         self._index: dict[bytes, int] = {}  # key of an id -> offset of the newest entry with it
@@ -154,7 +154,7 @@ class History:
             if key in self._index:
                 self._twice.add(key)
             self._index[key] = entry.offset
-        limits = self._limits
+        limits = self.limits
         while len(self) > 1 and (
             len(self) > limits.max_events or self.size_bytes > limits.max_bytes
         ):
@@ -162,7 +162,7 @@ class History:
 
     def expire(self, now_s: float) -> None:
         """Evict what has grown too old, but for the newest."""
-        oldest_s = now_s - self._limits.max_age_s
+        oldest_s = now_s - self.limits.max_age_s
         while len(self) > 1 and self._entries[self._start].at_s < oldest_s:
             self._evict()
 
