@@ -138,7 +138,9 @@ class Feed:
             self.catchup.resumed()
 
     def end(self, subscriber: Subscriber, reason: CloseReason) -> None:
-        """End one stream in good order."""
+        """End one stream in good order; once, so that a second wish doesn't put off the abort."""
+        if subscriber.state in (State.ENDING, State.GONE):
+            return
         subscriber.stalled_since_s = self.host.clock()
         subscriber.end(reason, self.host.retry_ms(reason))
         self.host.watch(subscriber, _ENDING_TIMEOUT_S)
@@ -213,10 +215,16 @@ class Feed:
         """Its socket takes no more: watch whether it ever does."""
         subscriber.stalled_since_s = self.host.clock()
         subscriber.stalled_bytes = subscriber.transport.get_write_buffer_size()
+        if not subscriber.watched:  # one that pauses often is looked at no oftener
+            self._watch(subscriber)
+
+    def _watch(self, subscriber: Subscriber) -> None:
+        subscriber.watched = True
         self.host.watch(subscriber, self.host.timings.write_timeout_s / 8)
 
     def check(self, subscriber: Subscriber) -> None:
         """A moment that somebody asked for has come: see whether this stream should go on."""
+        subscriber.watched = False
         if subscriber.state is State.ENDING:
             if self.host.clock() - subscriber.stalled_since_s >= _ENDING_TIMEOUT_S:
                 subscriber.abort(CloseReason.SLOW)
@@ -236,7 +244,7 @@ class Feed:
         if now_s - subscriber.stalled_since_s >= timeout_s:
             subscriber.abort(CloseReason.SLOW)
         else:
-            self.host.watch(subscriber, timeout_s / 8)
+            self._watch(subscriber)
 
     @property
     def role(self) -> str:

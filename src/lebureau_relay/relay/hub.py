@@ -84,6 +84,7 @@ class Hub:
         self._limits = limits
         self._shared = shared
         self._feeds: dict[FeedKey, Feed] = {}
+        self._ended: dict[Feed, None] = {}  # closed, but some of their streams still say goodbye
         self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
         self._held_off: OrderedDict[FeedKey, _HeldOff] = OrderedDict()
         self.turns = Turns(self.clock)
@@ -106,7 +107,7 @@ class Hub:
         if self._timer is not None:
             self._timer.cancel()
         tasks = list(self._tasks.values())
-        for feed in list(self._feeds.values()):
+        for feed in [*self._feeds.values(), *self._ended]:
             for subscriber in list(feed.subscribers):
                 subscriber.abort(CloseReason.DRAINING)
             self._close_feed(feed)
@@ -161,7 +162,7 @@ class Hub:
     @property
     def streams(self) -> int:
         """Open streams of this process."""
-        return sum(len(feed.subscribers) for feed in self._feeds.values())
+        return sum(len(feed.subscribers) for feed in (*self._feeds.values(), *self._ended))
 
     def revoke(self, credential: Credential) -> int:
         """End every stream that holds a credential; how many. Others of the same identity stay."""
@@ -186,6 +187,8 @@ class Hub:
 
     def joined(self, subscriber: Subscriber) -> None:
         """A stream has begun."""
+        if subscriber.feed.state is FeedState.CLOSED:
+            self._ended[subscriber.feed] = None
         identity = Identity(subscriber.feed.key.identity)
         self._outside.identities.hold(subscriber.credential, identity)
         max_age_s = self.timings.max_age_s
@@ -197,6 +200,8 @@ class Hub:
         """A stream has ended."""
         feed = subscriber.feed
         self._outside.identities.release(subscriber.credential)
+        if not feed.subscribers:
+            self._ended.pop(feed, None)
         if feed.share is not None and not feed.in_use:
             feed.share.left()
         age_s = self.clock() - subscriber.opened_at_s
@@ -315,6 +320,8 @@ class Hub:
             Refusal(RefusalCode.DRAINING, "The relay is leaving service.", retry_after_s=1.0)
         )
         feed.catchup.close()
+        if feed.subscribers:
+            self._ended[feed] = None
         self.history_bytes -= feed.history.size_bytes
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]

@@ -58,6 +58,7 @@ class Subscriber(asyncio.Protocol):
         "stalled_since_s",
         "state",
         "transport",
+        "watched",
     )
 
     def __init__(
@@ -83,6 +84,7 @@ class Subscriber(asyncio.Protocol):
         self.inbound_bytes = 0
         self.stalled_bytes = 0  # unsent when last looked at, while paused
         self.stalled_since_s = 0.0
+        self.watched = False  # a look at whether it makes progress is due
 
     @property
     def place_id(self) -> bytes:
