@@ -26,8 +26,10 @@ class Backoff:
         number in [0, 1).
         """
         floor_s = max(self.min_s, min(hint_s or 0.0, MAX_HINT_S))
-        span_s = min(self.max_s, self.min_s * 2.0 ** min(attempt + 1, _MAX_DOUBLINGS))
-        return floor_s + uniform() * max(span_s - self.min_s, self.min_s)
+        span_s = min(self.max_s, self.min_s * 2.0 ** min(attempt + 1, _MAX_DOUBLINGS)) - self.min_s
+        if floor_s > self.min_s:  # all were told the same: they must not return in step
+            span_s = max(span_s, self.min_s)
+        return floor_s + uniform() * span_s
 
 
 def spread(base: float, uniform: Callable[[], float]) -> float:

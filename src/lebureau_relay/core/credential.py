@@ -33,7 +33,8 @@ class Credential:
     def __init__(self, kind: CredentialKind, secret: str) -> None:
         self.kind = kind
         self._secret = secret
-        text = f"{kind.value}:{secret}".encode("utf-8", "surrogateescape")
+        # "surrogatepass" takes every text: an encoding error would carry the secret.
+        text = f"{kind.value}:{secret}".encode("utf-8", "surrogatepass")
         self.digest = hashlib.blake2b(text, key=_PROCESS_KEY, digest_size=16).digest()
 
     def reveal(self) -> str:
@@ -42,7 +43,7 @@ class Credential:
 
     def keyed(self, key: bytes) -> str:
         """A name for this credential that all who share `key` compute alike: 32 hex digits."""
-        text = f"{self.kind.value}:{self._secret}".encode("utf-8", "surrogateescape")
+        text = f"{self.kind.value}:{self._secret}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(text, key=key, digest_size=16).hexdigest()
 
     def __eq__(self, other: object) -> bool:
