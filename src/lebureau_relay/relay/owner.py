@@ -137,7 +137,9 @@ class Owner:
         if rejected and self._fresh:  # whoever comes with that cursor is told
             feed.history.retire(feed.history.floor_id)
         if not rejected or feed.state is FeedState.OPEN:  # and whoever is here already
+            before_bytes = feed.history.size_bytes
             feed.publish(continuity.opened(self.heard_at_s))
+            feed.host.grown(feed.history.size_bytes - before_bytes)
         self._fresh = False
         feed.opened()
         while True:
@@ -149,18 +151,17 @@ class Owner:
 
     async def _take(self, continuity: Continuity, events: Sequence[Event], at_s: float) -> None:
         feed, history = self._feed, self._feed.history
-        size_bytes = grown_bytes = 0
+        size_bytes = 0
         for event in events:
             await self._make_room(event)
             before_bytes = history.size_bytes
             entries = continuity.take(event, at_s)
             feed.publish(entries)
-            grown_bytes += history.size_bytes - before_bytes
+            feed.host.grown(history.size_bytes - before_bytes)
             frames_bytes = sum(len(entry.frame) for entry in entries)
             self._unwritten_bytes += frames_bytes
             size_bytes += frames_bytes
         feed.meter.received(len(events), size_bytes)
-        feed.host.grown(grown_bytes)
 
     async def _make_room(self, event: Event) -> None:
         """Let what has come be written to everybody before the history must evict some of it: a
