@@ -15,7 +15,8 @@ from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.ports import FeedKey
 
-MAX_EVENT_BYTES = 4_096
+# Small enough that a test can pass it, big enough for one frame that fills more than a write.
+MAX_EVENT_BYTES = 20_000
 
 
 @dataclass(frozen=True)

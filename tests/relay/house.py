@@ -64,6 +64,7 @@ class Meter:
     """StreamMeter that keeps every number."""
 
     events: int = 0
+    received_bytes: int = 0
     deliveries: int = 0
     delivered_bytes: int = 0
     delays: list[float] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Meter:
 
     def received(self, events, size_bytes):
         self.events += events
+        self.received_bytes += size_bytes
 
     def delivered(self, deliveries, size_bytes):
         self.deliveries += deliveries

@@ -506,7 +506,7 @@ async def test_the_end_of_the_feed_ends_a_catch_up(house):
 
 
 async def test_an_oversize_event_in_a_catch_up_is_a_gap_in_its_place(house):
-    house.api.note(said(1), said(2), said(3, "x" * 5_000), said(4), said(5))
+    house.api.note(said(1), said(2), said(3, "x" * 30_000), said(4), said(5))
     await house.join("4")
     await house.settle()
     older = await house.join("1")

@@ -138,7 +138,7 @@ async def test_an_id_that_is_said_twice_alike_is_passed_on_twice(house):
 
 async def test_an_oversize_event_is_a_gap_in_its_place(house):
     client = await house.join()
-    house.api.emit(said(1), said(2, "x" * 5_000), said(3))
+    house.api.emit(said(1), said(2, "x" * 30_000), said(3))
     await house.settle()
     assert client.told == ["1", "relay.gap", "3"]
     assert client.gap == {"cause": "oversize", "lastEventId": "1"}
