@@ -113,7 +113,10 @@ def test_every_closed_set_stands_at_nought_from_the_start(around):
     for stream in ("desktops", "activity"):
         expected = [
             *(("upstream_reconnects_total", stream, reason) for reason in SourceProblem),
-            *(("catchups_total", stream, o) for o in ("filled", "ignored", "failed", "timeout")),
+            *(
+                ("catchups_total", stream, o)
+                for o in ("filled", "seen", "ignored", "failed", "timeout")
+            ),
             *(("connects_total", stream, o) for o in ("accepted", *RefusalCode)),
             *(("closes_total", stream, reason) for reason in CloseReason),
             *(("replays_total", stream, o) for o in ("fresh", "resumed", "caught_up", "gap")),

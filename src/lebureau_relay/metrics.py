@@ -33,7 +33,7 @@ _PREFIX: Final = "lebureau_relay"
 _ROLES: Final = ("owner", "follower", "solo")
 _UPSTREAM_STATES: Final = ("opening", "open", "waiting")
 _CONNECTS: Final = ("accepted", *RefusalCode)
-_CATCHUPS: Final = ("filled", "ignored", "failed", "timeout")
+_CATCHUPS: Final = ("filled", "seen", "ignored", "failed", "timeout")
 _REPLAYS: Final = ("fresh", "resumed", "caught_up", "gap")
 
 # A scrape renders on the event loop, which takes some milliseconds; whoever scrapes faster than

@@ -164,8 +164,8 @@ class Owner:
         feed.meter.received(len(events), size_bytes)
 
     async def _make_room(self, event: Event) -> None:
-        """Let what has come be written to everybody before the history must evict some of it: a
-        burst over its bounds would be a gap for readers who keep up.
+        """Let what has come be written to everybody before the history must let go of some of it:
+        a burst over its bounds, or a new epoch in it, would be a gap for readers who keep up.
         """
         history, fanout = self._feed.history, self._feed.fanout
         unwritten = history.top - fanout.flushed
@@ -174,7 +174,8 @@ class Owner:
             return
         size_bytes = self._unwritten_bytes + 2 * len(event.data or b"") + _OVERHEAD_BYTES
         limits = history.limits
-        if unwritten + 2 <= limits.max_events and size_bytes <= limits.max_bytes:
+        fits = unwritten + 2 <= limits.max_events and size_bytes <= limits.max_bytes
+        if fits and not (event.id and event.id in history):
             return
         await asyncio.sleep(0)  # the flush is due in this turn of the loop
         while fanout.flushed < history.top:  # noqa: ASYNC110 - it is interrupted, or the log slow

@@ -248,7 +248,7 @@ class StreamMeter(Protocol):
         """The owner lost upstream, or didn't get it, and will ask again."""
 
     def catchup(self, outcome: str) -> None:
-        """A catch-up request ended: `filled`, `ignored`, `failed`, `timeout`."""
+        """A catch-up ended: `filled`, `seen`, `ignored`, `failed`, `timeout`."""
 
     def replay(self, outcome: str, events: int) -> None:
         """A subscriber got its verdict: `fresh`, `resumed`, `caught_up`, `gap`; events of the ring
