@@ -68,6 +68,7 @@ class History:
     __slots__ = (
         "_entries",
         "_index",
+        "_refused",
         "_retired",
         "_start",
         "_twice",
@@ -87,9 +88,10 @@ class History:
         self._entries: list[Entry] = []
         self._start = 0  # slots at the head of the list that are evicted
         self._index: dict[bytes, int] = {}  # key of an id -> offset of the newest entry with it
-        self._twice: set[bytes] = set()  # keys that an older entry had too, held or evicted since
+        self._twice: set[bytes] = set()  # keys that an older place had too, held or evicted since
         # keys of the epoch before: they may mean something else now
         self._retired: frozenset[bytes] = frozenset()
+        self._refused = b""  # the cursor that upstream refused last
 
     def __len__(self) -> int:
         return len(self._entries) - self._start
@@ -151,7 +153,7 @@ class History:
         self.size_bytes += len(entry.frame)
         if entry.from_upstream:
             key = entry.key
-            if key in self._index:
+            if key in self._index or key == trim(self.floor_id):
                 self._twice.add(key)
             self._index[key] = entry.offset
         limits = self.limits
@@ -173,13 +175,14 @@ class History:
 
     def begin_epoch(self, epoch: str) -> None:
         """Start a new numbering: what is held can't be told apart from what comes, so it goes."""
-        self._retired = frozenset(self._index)
+        self._retired = frozenset((*self._index, trim(self.floor_id)))
         self.clear()
         self.epoch = epoch
 
     def retire(self, cursor: bytes) -> None:
         """Upstream has shown that it can't say what follows `cursor`, which was the floor."""
-        self._retired |= {trim(cursor)}
+        # One is enough: whoever comes with an earlier one makes upstream refuse it once more.
+        self._refused = trim(cursor)
         self.floor_id = b""
 
     def clear(self, top: int | None = None) -> None:
@@ -206,18 +209,20 @@ class History:
 
     def truncate(self, top: int) -> None:
         """Take back the entries after `top`: they were never shown to anybody."""
+        if top < self.first - 1:
+            self.floor_id = b""  # it names a place that is taken back too
         while self.top > top and len(self):
-            entry = self._entries.pop()
+            self.size_bytes -= len(self._entries.pop().frame)
             self.top -= 1
-            self.size_bytes -= len(entry.frame)
-            if self._index.get(entry.key) == entry.offset:
-                del self._index[entry.key]
         self.top = top
+        # An older entry may have the id of one that is gone now: it is the newest again.
+        self._index = {entry.key: entry.offset for entry in self.since(0) if entry.from_upstream}
+        self._twice.intersection_update(self._index)
 
     def find(self, cursor: bytes) -> tuple[Standing, int]:
         """Where a cursor stands; with `HELD`, the offset after which to go on."""
         key = trim(cursor)
-        if key in self._retired or key in self._twice:
+        if key in self._retired or key in self._twice or key == self._refused:
             return Standing.LOST, 0
         offset = self._index.get(key)
         if offset is not None:
@@ -298,8 +303,9 @@ class History:
             # Whoever stands before a gap must not step over it: this place has no name.
             self.floor_id = b""
             return
-        self.floor_id = entry.id
         key = entry.key
+        # An id that two places have had names neither.
+        self.floor_id = b"" if key in self._twice else entry.id
         if self._index[key] == entry.offset:
             del self._index[key]
             self._twice.discard(key)
