@@ -50,7 +50,7 @@ class RunningRelay(Protocol):
 
 
 MakeRelay = Callable[[Mapping[str, object], AddRoutes], RunningRelay]
-"""Makes a relay of settings, nested as in their file, and of what adds routes to its public side."""
+"""Makes a relay of settings, nested as in their file, and of what adds routes to its public app."""
 
 
 class Order(StrEnum):
