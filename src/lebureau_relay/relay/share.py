@@ -70,7 +70,8 @@ class Share:
         self._observer = outside.observer
         self._uniform = outside.uniform
         self._ledger = Ledger(feed, shared.broker, self._name, new_history)
-        self._wake = asyncio.Event()
+        self._nudged = False
+        self._rested: asyncio.Future[None] | None = None  # what `_rest` waits for
         self._behind = False  # the log has something that the history lacks
         self._give = False  # another replica wants the lease more than we do
         self._free_since_s: float | None = None
@@ -88,46 +89,46 @@ class Share:
     def look_again(self) -> None:
         """What was said of the log may have been missed."""
         self._behind = True
-        self._wake.set()
+        self._nudge()
 
     def log_moved(self, epoch: str, top: int) -> None:
         """The log's top is now there."""
         history = self._feed.history
         if self.role is Role.FOLLOWER and (epoch != history.epoch or top != self._feed.shown):
             self._behind = True
-            self._wake.set()
+            self._nudge()
 
     def lease_free(self) -> None:
         """Nobody holds the lease."""
         if self.role is Role.FOLLOWER and self._free_since_s is None:
             self._free_since_s = self._feed.host.clock()
-            self._wake.set()
+            self._nudge()
 
     def lease_lost(self) -> None:
         """The lease is another's, or nobody's."""
         self.token = None
-        self._wake.set()
+        self._nudge()
 
     def wanted_elsewhere(self) -> None:
         """Another replica has streams of this feed."""
         if self.role is Role.OWNER and not self._feed.in_use:
             self._give = True
-            self._wake.set()
+            self._nudge()
 
     def broker_changed(self) -> None:
         """The server has gone or come back."""
-        self._wake.set()
+        self._nudge()
 
     def joined(self) -> None:
         """Somebody here reads the feed, or waits to: a lease that nobody holds is worth having."""
         if self._free_since_s is not None:
-            self._wake.set()
+            self._nudge()
 
     def left(self) -> None:
         """The last stream here has ended: whoever still has some may have the lease at once."""
         if self.role is Role.OWNER:
             self._give = True
-            self._wake.set()
+            self._nudge()
 
     # -- life
 
@@ -150,7 +151,6 @@ class Share:
         """One term with the server: as owner if the lease can be had, as follower otherwise."""
         feed = self._feed
         token = await self._broker.take(self._name, wanted=feed.in_use)
-        self._wake.clear()
         if token is None:
             self._had_owner = True
             self._free_since_s = None
@@ -167,6 +167,9 @@ class Share:
             self._had_owner = False
         self.role = Role.OWNER
         feed.publish = self._append
+        # What was on its way when the server stumbled is in the log by now.
+        self._pending = []
+        feed.accept(feed.history.since(feed.shown))
         self._start_source()
         await self._own(token)
 
@@ -201,7 +204,7 @@ class Share:
             return False
         self._feed.accept(batch)
         if self._pending:
-            self._wake.set()
+            self._nudge()
         return True
 
     async def _hand_over(self, token: str) -> bool:
@@ -266,16 +269,23 @@ class Share:
         while not self._broker.is_up() and not (self._source is None or self._source.done()):
             await self._rest()
 
+    def _nudge(self, _: object = None) -> None:
+        """Something has happened that the life below must look at."""
+        self._nudged = True
+        if self._rested is not None and not self._rested.done():
+            self._rested.set_result(None)
+
     async def _rest(self) -> None:
-        """Until somebody wakes us, or the source ends."""
-        if not self._wake.is_set():
-            waiting = asyncio.ensure_future(self._wake.wait())
-            tasks = {waiting} if self._source is None else {waiting, self._source}
+        """Until somebody nudges us, or the source ends. A bare future, since an owner rests after
+        each batch.
+        """
+        if not self._nudged:
+            self._rested = asyncio.get_running_loop().create_future()
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await self._rested
             finally:
-                waiting.cancel()
-        self._wake.clear()
+                self._rested = None
+        self._nudged = False
 
     # -- the source
 
@@ -283,11 +293,12 @@ class Share:
         """The source has said something: it goes to the log before anybody sees it."""
         if entries:
             self._pending.extend(entries)
-            self._wake.set()
+            self._nudge()
 
     def _start_source(self) -> None:
         if self._source is None:
             self._source = asyncio.ensure_future(self._feed.owner.run())
+            self._source.add_done_callback(self._nudge)
 
     async def _stop_source(self) -> None:
         source, self._source = self._source, None
