@@ -241,6 +241,26 @@ def test_people_see_one_line_an_event() -> None:
     assert shown(b'{"type":"x","payload":{"desktopId":"d","on":true}}').endswith("d  on=true\n")
 
 
+def test_a_desktop_goes_by_its_name_once_that_is_known() -> None:
+    out = io.StringIO()
+    screen = Screen(out, io.StringIO())
+    for payload in (
+        {"id": "clx1", "cpu": 1},
+        {"id": "clx1", "name": "ventes", "status": "running"},
+        {"id": "clx1", "cpu": 2},
+        {"taskId": "task_1", "desktopId": "clx1", "status": "done"},
+    ):
+        data = json.dumps({"type": "t", "payload": payload}).encode()
+        screen.show(Event(b"1", b"", data))
+    summaries = [line.split("  ", 2)[2].strip() for line in out.getvalue().splitlines()]
+    assert summaries == [
+        "clx1  cpu=1",
+        "ventes  running",
+        "ventes  cpu=2",
+        "ventes  task_1  done",
+    ]
+
+
 def test_what_a_stranger_sends_can_not_move_the_cursor() -> None:
     line = shown(b'{"type":"a\\u001b[2Jb","payload":{"name":"x\\ny\\u009bz"}}')
     assert line.count("\n") == 1

@@ -13,7 +13,7 @@ from lebureau_relay.demo.stage import HOST, MakeRelay, Stage
 from lebureau_relay.errors import StartError
 from lebureau_relay.simulator import Stream
 
-_MEND: Final = "(make demo PORT=…, or lebureau-relay demo --port …)"
+_MEND: Final = "For the demo: make demo PORT=…, or lebureau-relay demo --port …"
 
 
 def run(make_relay: MakeRelay, port: int = 8080, out: TextIO = sys.stdout) -> int:

@@ -31,9 +31,11 @@ _COLOURS: Final = (
     ("desktop.*", 34),
     ("*", 35),
 )
-# In a summary these say by their value alone what they are; ids only where nothing else does.
-_BARE: Final = ("name", "taskId", "approvalId", "status")
-_IDS: Final = ("id", "desktopId")
+# In a summary these say by their value alone what they are.
+_BARE: Final = ("taskId", "approvalId", "status")
+_IDS: Final = ("id", "desktopId")  # a desktop's, on the one stream and on the other
+# Names of desktops, which most events leave out. An account has ten at most; this is for strangers.
+_MAX_NAMES: Final = 1000
 
 RELAY: Final = b"relay."  # what the types of the relay's own events begin with
 NO_JSON: Final = object()
@@ -58,6 +60,7 @@ class Screen:
         self._err = err
         self._as_json = as_json
         self._types = types
+        self._names: dict[str, str] = {}
         # https://no-color.org: as COLUMNS it belongs to the terminal, so it is read where that is.
         wanted = out.isatty() and not os.environ.get("NO_COLOR")
         self._colour = wanted if colour is None else colour
@@ -93,7 +96,7 @@ class Screen:
             head = f'"id": {json.dumps(event.id.decode())}, "type": {json.dumps(kind)}'
             line = f'{{{head}, "data": {data}}}'
         else:
-            line = self._line(kind, text if body is NO_JSON else _summary(body))
+            line = self._line(kind, text if body is NO_JSON else self._summary(body))
         self._out.write(f"{line}\n")
         self._out.flush()
 
@@ -108,6 +111,23 @@ class Screen:
             clock, kind = f"\x1b[2m{clock}\x1b[0m", f"\x1b[{sgr}m{kind}\x1b[0m"
         return f"{clock}  {kind}  {summary}"
 
+    def _summary(self, body: Any) -> str:
+        """A payload on one line: whose, what, and the rest but its times, as the line has one."""
+        payload = body.get("payload") if isinstance(body, dict) else body
+        if not isinstance(payload, dict):
+            return _brief(payload)
+        desktop = next((str(payload[name]) for name in _IDS if name in payload), "")
+        if desktop and "name" in payload and len(self._names) < _MAX_NAMES:
+            self._names[desktop] = str(payload["name"])
+        rest = [
+            f"{name}={_brief(value)}"
+            for name, value in payload.items()
+            if name not in (*_BARE, *_IDS, "name", "at") and not name.endswith("At")
+        ]
+        bare = [str(payload[name]) for name in _BARE if name in payload]
+        who = str(payload.get("name", self._names.get(desktop, desktop)))
+        return "  ".join(filter(None, [who, *bare, *rest]))
+
 
 def parse(text: str) -> Any:
     """JSON as Python, `NO_JSON` for what is none, which Python's NaN and Infinity aren't."""
@@ -119,20 +139,6 @@ def parse(text: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         return NO_JSON
-
-
-def _summary(body: Any) -> str:
-    """A payload on one line: what it is about, then the rest but its times: the line has one."""
-    payload = body.get("payload") if isinstance(body, dict) else body
-    if not isinstance(payload, dict):
-        return _brief(payload)
-    bare = [name for name in _BARE if name in payload] or [i for i in _IDS if i in payload]
-    rest = [
-        f"{name}={_brief(value)}"
-        for name, value in payload.items()
-        if name not in _BARE + _IDS and name != "at" and not name.endswith("At")
-    ]
-    return "  ".join([str(payload[name]) for name in bare] + rest)
 
 
 def _brief(value: Any) -> str:
