@@ -402,3 +402,21 @@ class Tab:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+
+def breaks(seen: Iterable[Block], order: Iterable[str]) -> list[str]:
+    """Where a story jumps without a word of it, or goes back after a gap; `order` is what upstream
+    emitted, by ids that are all different.
+    """
+    places = {event_id: place for place, event_id in enumerate(order)}
+    wrong: list[str] = []
+    last, told = -1, True
+    for block in seen:
+        if block.type.startswith("relay."):
+            told = told or block.type == "relay.gap"
+            continue
+        here = places[block.id]
+        if here <= last or (here != last + 1 and not told):
+            wrong.append(f"{last} then {here}{' after a gap' if told else ''}")
+        last, told = here, False
+    return wrong

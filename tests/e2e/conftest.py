@@ -7,16 +7,11 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
-
-# pytest's importlib mode puts no test folder on the path; `clients` is our own module.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from clients import SseClient, Tab, ask, eventually
+from tests.e2e.clients import SseClient, Tab, ask, eventually
 
 from lebureau_relay.config import Settings
 from lebureau_relay.main import Relay

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from clients import ACTIVITY, DESKTOPS, SseClient, ask, eventually
+from tests.e2e.clients import ACTIVITY, DESKTOPS, SseClient, ask, eventually
 
 HEADERS = {
     "content-type": "text/event-stream",

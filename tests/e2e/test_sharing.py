@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from clients import ACTIVITY, DESKTOPS, ask, eventually
+from tests.e2e.clients import ACTIVITY, DESKTOPS, ask, eventually
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
