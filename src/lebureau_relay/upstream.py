@@ -101,7 +101,7 @@ class Upstream:
         except TimeoutError:
             detail = f"no answer within {self._rules.connect_timeout_s:g} s"
             raise SourceFailure(SourceProblem.UNAVAILABLE, detail) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             # The text of a client error may hold the URL or a header; its type is enough.
             raise SourceFailure(SourceProblem.UNAVAILABLE, type(error).__name__) from None
         failure = _failure(response, asked_with_cursor=bool(cursor))
@@ -120,15 +120,26 @@ class Upstream:
         """GET, following redirects that stay in the origin: the credential goes nowhere else."""
         response = await self._session.get(url, headers=headers, allow_redirects=False)
         for _ in range(_MAX_REDIRECTS):
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or location is None:
+            target = self._target(url, response)
+            if target is None:
                 break
-            url = url.join(URL(location))
-            if url.origin() != self._origin.origin():
-                break
+            url = target
             response.close()
             response = await self._session.get(url, headers=headers, allow_redirects=False)
         return response
+
+    def _target(self, url: URL, response: aiohttp.ClientResponse) -> URL | None:
+        """Where a redirect leads within the origin; None where it leads elsewhere, or is none."""
+        location = response.headers.get("Location")
+        if response.status not in _REDIRECTS or location is None:
+            return None
+        try:
+            target = url.join(URL(location))
+            here = target.origin() == self._origin.origin()
+        except ValueError:  # no URL, or one without an origin
+            return None
+        # A user in it would become a second credential.
+        return target.with_user(None) if here else None
 
 
 _REDIRECTS = {301, 302, 303, 307, 308}
