@@ -34,7 +34,10 @@ async def hand_off(
     response.force_close()
     if chunked:
         response.enable_chunked_encoding()
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+    except ConnectionError:
+        return None
     protocol = request.protocol
     # Not isinstance: uvloop's transports are asyncio's by behaviour only.
     transport = protocol.transport
