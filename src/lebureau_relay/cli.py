@@ -190,7 +190,9 @@ def tail(
         from lebureau_relay.tail import run
 
         key = os.environ.get(KEY_VARIABLE)
-        return run(url, api_key=key, as_json=json, types=type_ or (), since=since, colour=colour)
+        # no-color.org: the variable speaks where the option doesn't
+        wanted = False if colour is None and os.environ.get("NO_COLOR") else colour
+        return run(url, api_key=key, as_json=json, types=type_ or (), since=since, colour=wanted)
 
     _end_with(context, job)
 

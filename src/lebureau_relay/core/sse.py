@@ -44,7 +44,7 @@ class Decoder:
         self.comments = False  # whether a comment was seen: upstream keeps idle streams alive
         self._max_event_bytes = max_event_bytes
         self._retry_ms: int | None = None
-        self._last_id = last_id  # of upstream's ids, the last that can be used as a cursor
+        self.last_id = last_id  # of upstream's ids, the last that can be used as a cursor
         self._since = 0  # events without an id of their own since that one
         self._head = b""  # the first bytes, until it is known whether they are a BOM
         self._started = False
@@ -180,8 +180,8 @@ class Decoder:
     def _move(self, own_id: bytes | None) -> None:
         """Take the id of a block without data as the last event id, as the standard does."""
         # Saying the same id again moves nothing: to count anew would name two events alike.
-        if own_id is not None and own_id != self._last_id:
-            self._last_id = own_id
+        if own_id is not None and own_id != self.last_id:
+            self.last_id = own_id
             self._since = 0
 
     def _name(self, own_id: bytes | None) -> bytes:
@@ -191,11 +191,11 @@ class Decoder:
         if own_id is None:
             self._since += 1
         else:
-            self._last_id = own_id
+            self.last_id = own_id
             self._since = 0
-        if not self._last_id:
+        if not self.last_id:
             return b""
-        return derived_id(self._last_id, self._since) if self._since else self._last_id
+        return derived_id(self.last_id, self._since) if self._since else self.last_id
 
     def _oversize(self, block: "_Discarded") -> Event | None:
         if block.has_data:

@@ -136,7 +136,7 @@ class _Reader(Decoder):
 
     @property
     def cursor(self) -> str:
-        return self._last_id.decode()
+        return self.last_id.decode()
 
 
 class Tail:

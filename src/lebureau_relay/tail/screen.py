@@ -5,7 +5,6 @@ where everything that could move its cursor is taken out.
 """
 
 import json
-import os
 import shutil
 import time
 from fnmatch import fnmatchcase
@@ -62,8 +61,7 @@ class Screen:
         self._types = types
         self._names: dict[str, str] = {}
         # https://no-color.org: as COLUMNS it belongs to the terminal, so it is read where that is.
-        wanted = out.isatty() and not os.environ.get("NO_COLOR")
-        self._colour = wanted if colour is None else colour
+        self._colour = out.isatty() if colour is None else colour
         self._columns = 0  # a file may be as wide as it likes
         if out.isatty():
             self._columns = max(shutil.get_terminal_size().columns, _FEWEST_COLUMNS)
