@@ -90,6 +90,7 @@ class StreamHandler:
         except Refusal:  # upstream will not be asked after all
             door.identities.undecided(ask.credential)
             raise
+        waited = not hub.is_warm(key)
         try:
             feed = await hub.join(key, ask.credential, ask.cursor)
             subscriber = await hand_off(
@@ -101,7 +102,7 @@ class StreamHandler:
         if subscriber is None:
             guest.seat.release()
         else:
-            feed.attach(subscriber, ask.cursor)
+            feed.attach(subscriber, ask.cursor, waited=waited)
             guest.settle()
         return response
 

@@ -58,6 +58,7 @@ class Feed:
         # when a client last joined or left: linger counts from here
         self.used_at_s = self.opened_at_s
         self.shown = history.top  # offset that subscribers may see: what the log has taken
+        self.opening_offset = self.shown  # that offset when upstream accepted the first credential
         self.fanout = Fanout(self, host.clock)
         # What the source's entries go to once the history holds them: straight on, or by the log.
         self.publish: Callable[[Sequence[Entry]], None] = self.accept
@@ -76,11 +77,12 @@ class Feed:
 
     # -- subscribers in and out
 
-    def attach(self, subscriber: Subscriber, cursor: bytes | None) -> None:
+    def attach(self, subscriber: Subscriber, cursor: bytes | None, *, waited: bool = False) -> None:
         """Take a new stream: fix its verdict and its cursor in this one step, and let it begin to
         read.
 
-        `cursor` is what the client asked to go on after; None for a first connect.
+        `cursor` is what the client asked to go on after; None for a first connect. `waited` says
+        that it came before the feed was open: what upstream said at once was said to it, too.
         """
         subscriber.opened_at_s = self.used_at_s = self.host.clock()
         self.subscribers[subscriber] = None
@@ -94,7 +96,8 @@ class Feed:
         history = self.history
         subscriber.cursor = self.shown
         if cursor is None:
-            self.resume(subscriber, self.shown, "fresh")
+            offset = max(self.opening_offset, history.first - 1) if waited else self.shown
+            self.resume(subscriber, offset, "fresh")
             return
         standing, offset = history.find(cursor)
         if standing is Standing.HELD:
@@ -167,6 +170,8 @@ class Feed:
 
     def opened(self) -> None:
         """Upstream has accepted a credential: requests that wait go on."""
+        if self.state is FeedState.OPENING:
+            self.opening_offset = self.shown
         self.state = FeedState.OPEN
         for future, _ in self.joining:
             if not future.done():
