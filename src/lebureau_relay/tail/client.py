@@ -128,17 +128,6 @@ def _target(text: str, api_key: str | None, since: str) -> Target:
     return Target(url.without_query_params(KEY_PARAMETER), key, since)
 
 
-class _Reader(Decoder):
-    """A decoder that also tells the standard's last event id, which a reconnect has to name.
-
-    An event's own id may be a derived one, and only the relay understands those.
-    """
-
-    @property
-    def cursor(self) -> str:
-        return self.last_id.decode()
-
-
 class Tail:
     """One stream, read for as long as it takes, reconnecting where it left off."""
 
@@ -179,11 +168,12 @@ class Tail:
                 return refusal
             where = f", reading on after {self._cursor}" if self._cursor else ""
             screen.tell(f"connected to {target.place}{where}")
-            reader = _Reader(_MAX_EVENT_BYTES, self._cursor.encode())
+            reader = Decoder(_MAX_EVENT_BYTES, self._cursor.encode())
             async for chunk in response.content.iter_any():
                 for event in reader.feed(chunk):
                     self._take(event)
-                self._cursor = reader.cursor
+                # Not the last event's own id: a derived one means something to the relay only.
+                self._cursor = reader.last_id.decode()
                 self._retry_s = (reader.retry_ms or 0) / 1000
         return "the stream ended"
 
