@@ -1,0 +1,75 @@
+"""The runner: `python -m bench [SCENARIO…]` measures, writes bench/results and docs/performance.md.
+
+Contestants take turns within each round, so that a busy moment of the machine meets all of them;
+ratios are taken within a round. Results of scenarios that are not run stay as they are.
+"""
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import machine, results, rounds
+from bench.contestants import missing
+from bench.machine import BenchError
+from bench.programs import compile_c
+from bench.report import show, write_document
+from bench.scenarios import SCENARIOS, Scenario
+
+
+def measure(
+    scenario: Scenario, only: list[str], count: int, built: dict[str, Path]
+) -> results.Result:
+    """All rounds of a scenario."""
+    started = datetime.now(UTC)
+    load_average = os.getloadavg()[0]
+    entries = [one for one in scenario.entries if not only or one.contestant in only]
+    absent = {one.title: why for one in entries if (why := missing(one.contestant))}
+    taken: dict[str, list[rounds.Numbers]] = {one.title: [] for one in entries}
+    for number in range(count):
+        for entry in entries:
+            if entry.title in absent:
+                continue
+            print(f"{scenario.name}: {entry.title}, round {number + 1} of {count}", flush=True)
+            try:
+                taken[entry.title].append(rounds.run(scenario, entry, built, machine.cores()))
+            except BenchError as error:
+                absent[entry.title] = f"failed: {error}"
+                print(f"  {absent[entry.title]}", file=sys.stderr)
+    return results.now(scenario, load_average, taken, absent, started)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    names = [one.name for one in SCENARIOS]
+    parser.add_argument("scenario", nargs="*", help=f"all, or some of: {', '.join(names)}")
+    parser.add_argument("--rounds", type=int, help="instead of what the scenario says")
+    parser.add_argument("--only", action="append", default=[], help="a contestant; may be repeated")
+    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--report", action="store_true", help="only write the document again")
+    asked = parser.parse_args()
+    unknown = set(asked.scenario) - set(names)
+    if unknown:
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    chosen = [one for one in SCENARIOS if not asked.scenario or one.name in asked.scenario]
+    try:
+        with TemporaryDirectory(prefix="bench-") as folder:
+            built = compile_c(Path(folder), ("emit", "load", "sendloop"))
+            for scenario in chosen if not asked.report else ():
+                result = measure(scenario, asked.only, asked.rounds or scenario.rounds, built)
+                show(result)
+                if not asked.dry:
+                    results.save(result)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    if not asked.dry:
+        write_document()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The machine: its cores, what it is, what is installed, and how busy it is.
+
+Facts that a reader needs to weigh the numbers; no host names or paths.
+"""
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PACKAGES = ("lebureau-relay", "aiohttp", "uvloop", "aiohttp-sse", "prometheus-client", "redis")
+_ROOT = Path(__file__).parents[1]
+
+
+class BenchError(Exception):
+    """Something that the bench can't go on without, in a sentence for whoever started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Who runs where. With two cores, upstream shares one with the clients, never the server's."""
+
+    server: int
+    clients: int
+    upstream: int
+
+
+def cores() -> Cores:
+    """Cores that this process may use. Raises BenchError where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise BenchError("The bench needs two cores: one for the server, one for its load.")
+    return Cores(server=usable[-1], clients=usable[0], upstream=usable[1 if len(usable) > 2 else 0])
+
+
+def busy_s(core: int) -> float:
+    """Seconds that a core has worked since the machine started, for whomever."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith(f"cpu{core} "):
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[1:9])
+            return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
+    raise BenchError(f"/proc/stat says nothing about core {core}.")
+
+
+def facts() -> dict[str, object]:
+    """The machine and what runs on it."""
+    info = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    kernel = re.match(r"[0-9.]+", platform.release())
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "virtual": "hypervisor" in info,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "kernel": kernel[0] if kernel else platform.release(),
+        "versions": {
+            "python": platform.python_version(),
+            "gcc": _say("gcc", "-dumpfullversion"),
+            **{name: version(name) for name in _PACKAGES},
+            **_nginx(),
+        },
+        "commit": _say("git", "rev-parse", "HEAD"),
+        "uncommitted": bool(_say("git", "status", "--porcelain", "--", "src", "bench/c")),
+    }
+
+
+def _nginx() -> dict[str, str]:
+    found = _say("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "nginx", "libnginx-mod-nchan")
+    return dict(line.split(" ", 1) for line in found.splitlines() if not line.endswith(" "))
+
+
+def _say(*argv: str) -> str:
+    """What a program prints; empty where it isn't there or fails."""
+    try:
+        done = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

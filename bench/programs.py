@@ -1,0 +1,168 @@
+"""Programs: started on one core, spoken to by lines, accounted for by the kernel.
+
+CPU is what the kernel charged to the process and its children (utime + stime of /proc/PID/stat),
+memory what is resident; neither is asked of the program itself.
+"""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.machine import TICKS_PER_S, BenchError
+
+_C = Path(__file__).parent / "c"
+_PATIENCE_S = 15.0
+
+
+class Program:
+    """One running program, pinned to `core`. Its errors go to a file in `folder`."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        core: int,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        self._rest = b""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})  # inherited from the first instruction on
+        try:
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [str(arg) for arg in argv],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={**os.environ, **(env or {})},
+                )
+        finally:
+            os.sched_setaffinity(0, before)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process and all that it has started."""
+        found = [self._process.pid]
+        for pid in found:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, children.read_text().split())
+        return found
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU so far."""
+        ticks = 0
+        for pid in self.pids:
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(stat[11]) + int(stat[12])
+        return ticks / TICKS_PER_S
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that is resident now."""
+        return sum(_status_bytes(pid, "VmRSS") for pid in self.pids)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was resident since `forget_peak`."""
+        return sum(_status_bytes(pid, "VmHWM") for pid in self.pids)
+
+    def forget_peak(self) -> None:
+        """Let `peak_bytes` begin anew."""
+        for pid in self.pids:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def tell(self, line: str) -> None:
+        """Send a command."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(line.encode() + b"\n")
+        stdin.flush()
+
+    def hear(self, timeout_s: float = _PATIENCE_S) -> str:
+        """The next line it prints. Raises BenchError if there is none for so long, or ever."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        deadline_s = time.monotonic() + timeout_s
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([stdout], [], [], max(deadline_s - time.monotonic(), 0))
+            piece = os.read(stdout.fileno(), 65536) if ready else b""
+            if not piece:
+                raise BenchError(f"{self.name} says nothing; its last words: {self.last_words()}")
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    def report(self, timeout_s: float = _PATIENCE_S) -> dict[str, Any]:
+        """The next line it prints, which is JSON."""
+        answer: dict[str, Any] = json.loads(self.hear(timeout_s))
+        return answer
+
+    def ask(self, line: str, timeout_s: float = _PATIENCE_S) -> dict[str, Any]:
+        """Send a command whose answer is JSON."""
+        self.tell(line)
+        return self.report(timeout_s)
+
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self._log.read_text(errors="replace")[-500:].strip() or "none"
+
+    def stop(self) -> None:
+        """End it, first politely."""
+        self._process.terminate()
+        try:
+            self._process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def compile_c(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The C programs, compiled into `folder`."""
+    built = {name: folder / name for name in names}
+    for name, target in built.items():
+        argv = ("gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-o", target, _C / f"{name}.c")
+        try:
+            subprocess.run(argv, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BenchError(f"gcc could not compile {name}.c: {error}") from None
+    return built
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def wait_for(port: int, program: Program) -> None:
+    """Until somebody listens. Raises BenchError if nobody does."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline_s:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise BenchError(f"{program.name} does not listen; its last words: {program.last_words()}")
+
+
+def _status_bytes(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0
