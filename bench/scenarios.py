@@ -149,8 +149,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         title="One feed, 1000 subscribers, events in bursts, saturated",
         about=(
             "Upstream sends as fast as it is read. What came in one turn of the relay's loop "
-            "leaves in one write per client and 16 KiB. Delay is left out: it only says how much waits in "
-            "buffers."
+            "leaves in one write per client and 16 KiB. Delay is left out: it only says how much "
+            "waits in buffers."
         ),
         load=_ONE_FEED,
         rate=0,
