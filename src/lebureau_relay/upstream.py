@@ -160,6 +160,18 @@ class _HttpSubscription:
         self._decoder = decoder
         self._idle_timeout_s = idle_timeout_s
         self._ended_by: SourceProblem | None = None
+        # aiohttp hangs up on a malformed chunk without a word to who reads; the connection tells.
+        protocol = response.connection.protocol if response.connection is not None else None
+        if protocol is not None and (closed := protocol.closed) is not None:
+            closed.add_done_callback(self._disconnected)
+
+    def _disconnected(self, closed: asyncio.Future[None]) -> None:
+        """The connection is gone. Whoever reads is told, if nobody has done it."""
+        if not closed.cancelled():
+            closed.exception()  # looked at, or asyncio complains
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError())
 
     @property
     def retry_s(self) -> float | None:
