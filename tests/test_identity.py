@@ -185,8 +185,9 @@ def test_nought_and_nothing_in_an_array_are_values():
 
 async def test_without_an_identity_path_a_credential_is_who_it_is(house):
     async with house.register() as made:
-        assert await made.identify(key()) == Identity(key().keyed(HASH_KEY))
-        assert await made.identify(key()) != await made.identify(key("lb_k_other"))
+        first = await made.identify(key())
+        assert first == Identity(key().keyed(HASH_KEY))
+        assert first != await made.identify(key("lb_k_other"))
         assert not made.known_good(key())
     assert house.api.asked == {}
 
@@ -465,7 +466,6 @@ async def test_newcomers_queue_for_the_places_that_are_left(house):
 async def test_who_may_open_a_stream_holds_a_place_until_it_is_told(house, ending):
     async with house.register(upstream_auth_failures_per_minute=1) as made:
         await made.identify(key("first"))
-        await made.identify(key("first"))  # a second tab shares the place
         second = asyncio.create_task(made.identify(key("second")))
         third = asyncio.create_task(made.identify(key("third")))
         await until(lambda: len(made._gate._queue) == 2)
@@ -488,6 +488,42 @@ async def test_a_stream_that_was_refused_turns_the_queue_away(house):
         assert (await refused(made.identify(key("first")))).code is RefusalCode.INVALID_CREDENTIAL
 
 
+async def tabs_of(made, size: int = 5):
+    """The first request with a new key has come, and others that wait for how it goes."""
+    await made.identify(key())
+    tabs = [asyncio.create_task(made.identify(key())) for _ in range(size)]
+    await asyncio.sleep(0.05)
+    assert not any(tab.done() for tab in tabs)
+    return tabs
+
+
+async def test_who_comes_with_the_same_new_key_waits_for_the_first(house):
+    async with house.register() as made:
+        tabs = await tabs_of(made)
+        made.accepted(key())
+        assert len(set(await asyncio.gather(*tabs))) == 1
+        assert not made._gate._inside
+
+
+async def test_one_bad_key_is_one_401(house):
+    async with house.register() as made:
+        tabs = await tabs_of(made)
+        made.rejected(key())
+        codes = {(await refused(tab)).code for tab in tabs}
+        assert codes == {RefusalCode.INVALID_CREDENTIAL}
+        assert len(made._gate._places.failures) == 1
+
+
+async def test_where_nothing_was_decided_the_next_one_tries(house):
+    async with house.register() as made:
+        tabs = await tabs_of(made, 2)
+        for _ in tabs:
+            waiting = [tab for tab in tabs if not tab.done()]
+            made.undecided(key())
+            await until(lambda waiting=waiting: any(tab.done() for tab in waiting))
+            assert sum(tab.done() for tab in waiting) == 1
+
+
 async def test_who_queues_for_one_credential_shares_its_turn(house):
     async with house.register(upstream_auth_failures_per_minute=1) as made:
         await made.identify(key("first"))
@@ -496,7 +532,19 @@ async def test_who_queues_for_one_credential_shares_its_turn(house):
         tabs[0].cancel()
         await asyncio.gather(tabs[0], return_exceptions=True)
         made.accepted(key("first"))
+        await until(lambda: sum(tab.done() for tab in tabs[1:]) == 1)
+        made.accepted(key("second"))
         assert len({await tab for tab in tabs[1:]}) == 1
+
+
+async def test_a_verdict_of_elsewhere_ends_the_queueing(house):
+    async with house.register(upstream_auth_failures_per_minute=1) as made:
+        await made.identify(key("first"))
+        second = asyncio.create_task(made.identify(key("second")))
+        await until(lambda: made._gate._queue)
+        made.accepted(key("second"))
+        assert await second
+        assert key("second").digest not in made._gate._inside
 
 
 async def test_a_turn_is_worth_nothing_to_who_was_found_bad_meanwhile(house):

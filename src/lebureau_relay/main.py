@@ -29,7 +29,7 @@ from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
-from lebureau_relay.edge.admission import Admission, AdmissionLimits, ClientAddresses, OnExcess
+from lebureau_relay.edge.admission import Admission, ClientAddresses
 from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
@@ -38,6 +38,7 @@ from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason, StartError
 from lebureau_relay.identity import AuthRules, Register
 from lebureau_relay.metrics import Metrics
+from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, OnExcess
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.owner import Outside
@@ -243,18 +244,18 @@ class Relay:
 
     def _door(self, identities: Register) -> Door:
         limits = self.settings.limits
-        admission = AdmissionLimits(
+        budgets = BudgetLimits(
             connects_per_minute=limits.connects_per_minute,
             failed_auth_per_minute=limits.failed_auth_per_minute,
             streams_per_user=limits.streams_per_user,
-            streams_total=limits.resolved_streams_total(),
             on_excess=OnExcess(limits.on_excess),
         )
+        local = LocalBudgets(budgets, time.monotonic)
         return Door(
             rules=self._credential_rules(),
             cors=self._cors(),
             addresses=ClientAddresses(map(str, self.settings.proxy.trusted), self.metrics),
-            admission=Admission(admission, identities, self.hub.clock),
+            admission=Admission(limits.resolved_streams_total(), identities, local),
             identities=identities,
             observer=self.metrics,
         )

@@ -7,13 +7,9 @@ import pytest
 from aiohttp import web
 
 from lebureau_relay.core.credential import Credential, CredentialKind
-from lebureau_relay.edge.admission import (
-    Admission,
-    AdmissionLimits,
-    ClientAddresses,
-    OnExcess,
-)
+from lebureau_relay.edge.admission import Admission, ClientAddresses
 from lebureau_relay.errors import Refusal
+from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, OnExcess
 from lebureau_relay.relay.ports import Identity
 
 GOOD = Credential(CredentialKind.KEY, "good")
@@ -40,158 +36,209 @@ class Known:
 class Bench:
     """An admission, its clock, and streams that remember that they were retired."""
 
-    limits: AdmissionLimits
+    limits: BudgetLimits = field(default_factory=BudgetLimits)
+    streams_total: int = 0
     clock: Clock = field(default_factory=Clock)
     retired: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        self.admission = Admission(self.limits, Known(), self.clock)
+        self.budgets = LocalBudgets(self.limits, self.clock)
+        self.admission = Admission(self.streams_total, Known(), self.budgets)
 
-    def sit(self, identity=ANNA, name=""):
-        return self.admission.admit_identity(identity, lambda: self.retired.append(name))
+    async def sit(self, identity=ANNA, name=""):
+        return await self.admission.admit_identity(identity, lambda: self.retired.append(name))
 
-    def refused(self, identity=ANNA):
+    async def refused(self, identity=ANNA):
         with pytest.raises(Refusal) as caught:
-            self.sit(identity)
+            await self.sit(identity)
         return caught.value
 
 
-def address_refused(admission, address, credential):
+async def address_refused(admission, address, credential):
     with pytest.raises(Refusal) as caught:
-        admission.admit_address(address, credential)
+        await admission.admit_address(address, credential)
     return caught.value
 
 
-def test_an_address_may_fail_a_few_times():
-    bench = Bench(AdmissionLimits(failed_auth_per_minute=5))
+async def test_an_address_may_fail_a_few_times():
+    bench = Bench(BudgetLimits(failed_auth_per_minute=5))
     admission = bench.admission
     for _ in range(5):
-        admission.admit_address("a", STRANGE)
-        admission.failed("a")
-    refusal = address_refused(admission, "a", STRANGE)
+        await admission.admit_address("a", STRANGE)
+        await admission.failed("a")
+    refusal = await address_refused(admission, "a", STRANGE)
     assert (refusal.code.value, refusal.limit) == ("too_many_failures", 5)
     assert refusal.retry_after_s == pytest.approx(12)
-    admission.admit_address("a", GOOD)
-    admission.admit_address("b", STRANGE)
+    await admission.admit_address("a", GOOD)
+    await admission.admit_address("b", STRANGE)
     bench.clock.now += 12
-    admission.admit_address("a", STRANGE)
+    await admission.admit_address("a", STRANGE)
 
 
-def test_asking_alone_is_no_failure():
-    admission = Bench(AdmissionLimits(failed_auth_per_minute=1)).admission
+async def test_asking_alone_is_no_failure():
+    admission = Bench(BudgetLimits(failed_auth_per_minute=1)).admission
     for _ in range(100):
-        admission.admit_address("a", STRANGE)
-    admission.failed("a")
-    assert address_refused(admission, "a", STRANGE).code.value == "too_many_failures"
+        await admission.admit_address("a", STRANGE)
+    await admission.failed("a")
+    assert (await address_refused(admission, "a", STRANGE)).code.value == "too_many_failures"
 
 
-def test_many_failures_under_way_together_cost_a_minute_at_most():
-    bench = Bench(AdmissionLimits(failed_auth_per_minute=5))
+async def test_many_failures_under_way_together_cost_a_minute_at_most():
+    bench = Bench(BudgetLimits(failed_auth_per_minute=5))
     for _ in range(20_000):
-        bench.admission.failed("a")
+        await bench.admission.failed("a")
     bench.clock.now += 12
-    bench.admission.admit_address("a", STRANGE)
+    await bench.admission.admit_address("a", STRANGE)
 
 
-def test_an_identity_may_connect_so_often():
-    bench = Bench(AdmissionLimits(connects_per_minute=3))
+async def test_an_identity_may_connect_so_often():
+    bench = Bench(BudgetLimits(connects_per_minute=3))
     for _ in range(3):
-        bench.sit().release()
-    refusal = bench.refused()
+        (await bench.sit()).release()
+    refusal = await bench.refused()
     assert (refusal.code.value, refusal.limit) == ("rate_limited", 3)
     assert refusal.retry_after_s == pytest.approx(20)
     for _ in range(100):
-        bench.refused()
-    bench.sit(BERT)
+        await bench.refused()
+    await bench.sit(BERT)
     bench.clock.now += 20
-    bench.sit()
+    await bench.sit()
 
 
-def test_the_newest_is_refused():
-    bench = Bench(AdmissionLimits(streams_per_user=2))
-    first, _ = bench.sit(), bench.sit()
-    refusal = bench.refused()
+async def test_the_newest_is_refused():
+    bench = Bench(BudgetLimits(streams_per_user=2))
+    first, _ = await bench.sit(), await bench.sit()
+    refusal = await bench.refused()
     assert (refusal.code.value, refusal.limit) == ("too_many_streams", 2)
-    bench.sit(BERT)
+    await bench.sit(BERT)
     first.release()
-    bench.sit()
+    await bench.sit()
     assert bench.retired == []
 
 
-def test_who_is_refused_for_another_reason_spends_no_connection():
-    bench = Bench(AdmissionLimits(connects_per_minute=2, streams_per_user=1))
-    seat = bench.sit()
+async def test_who_is_refused_for_another_reason_spends_no_connection():
+    bench = Bench(BudgetLimits(connects_per_minute=2, streams_per_user=1))
+    seat = await bench.sit()
     for _ in range(10):
-        assert bench.refused().code.value == "too_many_streams"
+        assert (await bench.refused()).code.value == "too_many_streams"
     seat.release()
-    bench.sit().release()
-    assert bench.refused().code.value == "rate_limited"
+    (await bench.sit()).release()
+    assert (await bench.refused()).code.value == "rate_limited"
 
 
-def test_the_oldest_is_retired():
-    bench = Bench(AdmissionLimits(streams_per_user=2, on_excess=OnExcess.RETIRE_OLDEST))
-    seats = {name: bench.sit(name=name) for name in "abcd"}
+async def test_the_oldest_is_retired():
+    bench = Bench(BudgetLimits(streams_per_user=2, on_excess=OnExcess.RETIRE_OLDEST))
+    seats = {name: await bench.sit(name=name) for name in "abcd"}
     assert bench.retired == ["a", "b"]
     assert bench.admission.taken == 4  # those two are still ending
     seats["a"].release()
     seats["c"].release()
-    bench.sit(name="e")
+    await bench.sit(name="e")
     assert bench.retired == ["a", "b"]
-    bench.sit(name="f")
+    await bench.sit(name="f")
     assert bench.retired == ["a", "b", "d"]
 
 
-def test_a_retired_stream_may_give_its_seat_back_at_once():
-    bench = Bench(AdmissionLimits(streams_per_user=1, on_excess=OnExcess.RETIRE_OLDEST))
+async def test_a_retired_stream_may_give_its_seat_back_at_once():
+    bench = Bench(BudgetLimits(streams_per_user=1, on_excess=OnExcess.RETIRE_OLDEST))
     seats = []
 
     def retire():
         seats[-1].release()
 
     for _ in range(5):
-        seats.append(bench.admission.admit_identity(ANNA, retire))
+        seats.append(await bench.admission.admit_identity(ANNA, retire))
         assert bench.admission.taken == 1
 
 
-def test_who_is_rate_limited_retires_nobody():
-    limits = AdmissionLimits(
+async def test_who_is_rate_limited_retires_nobody():
+    limits = BudgetLimits(
         connects_per_minute=1, streams_per_user=1, on_excess=OnExcess.RETIRE_OLDEST
     )
     bench = Bench(limits)
-    bench.sit(name="a")
-    assert bench.refused().code.value == "rate_limited"
+    await bench.sit(name="a")
+    assert (await bench.refused()).code.value == "rate_limited"
     assert bench.retired == []
 
 
-def test_the_process_is_full():
-    bench = Bench(AdmissionLimits(streams_total=2))
-    seat = bench.sit()
-    bench.admission.admit_address("a", STRANGE)
-    bench.sit(BERT)
-    assert bench.refused().code.value == "at_capacity"
-    assert address_refused(bench.admission, "a", GOOD).code.value == "at_capacity"
+async def test_the_process_is_full():
+    bench = Bench(streams_total=2)
+    seat = await bench.sit()
+    await bench.admission.admit_address("a", STRANGE)
+    await bench.sit(BERT)
+    assert (await bench.refused()).code.value == "at_capacity"
+    assert (await address_refused(bench.admission, "a", GOOD)).code.value == "at_capacity"
     seat.release()
     seat.release()
     assert bench.admission.taken == 1
-    bench.sit()
+    await bench.sit()
 
 
-def test_zeros_are_no_limits():
-    bench = Bench(AdmissionLimits(0, 0, 0, 0))
+async def test_zeros_are_no_limits():
+    bench = Bench(BudgetLimits(0, 0, 0))
     for _ in range(500):
-        bench.sit()
-        bench.admission.failed("a")
-    bench.admission.admit_address("a", STRANGE)
+        await bench.sit()
+        await bench.admission.failed("a")
+    await bench.admission.admit_address("a", STRANGE)
     assert bench.admission.taken == 500
 
 
-def test_nothing_is_kept_of_who_has_left():
-    bench = Bench(AdmissionLimits())
-    seats = [bench.sit(Identity(f"user {n}")) for n in range(100)]
+async def test_nothing_is_kept_of_who_has_left():
+    bench = Bench()
+    seats = [await bench.sit(Identity(f"user {n}")) for n in range(100)]
     for seat in seats:
         seat.release()
-    assert bench.admission._seats == {}
+    assert bench.budgets.seats == {}
     assert bench.admission.taken == 0
+
+
+class Slow(LocalBudgets):
+    """Budgets that somebody else counts, who takes his time."""
+
+    def __init__(self):
+        super().__init__(BudgetLimits(), Clock())
+        self.answer = asyncio.Event()
+        self.asked = 0
+
+    async def peek(self, address):
+        self.asked += 1
+        return await super().peek(address)
+
+    async def sit(self, identity, retire):
+        await self.answer.wait()
+        return await super().sit(identity, retire)
+
+
+async def test_nobody_is_asked_about_who_is_known_to_be_good():
+    budgets = Slow()
+    admission = Admission(0, Known(), budgets)
+    await admission.admit_address("a", GOOD)
+    assert budgets.asked == 0
+    await admission.admit_address("a", STRANGE)
+    assert budgets.asked == 1
+
+
+async def test_room_is_taken_while_a_seat_is_asked_for():
+    budgets = Slow()
+    admission = Admission(1, Known(), budgets)
+    waiting = asyncio.ensure_future(admission.admit_identity(ANNA, lambda: None))
+    await asyncio.sleep(0)
+    with pytest.raises(Refusal) as caught:
+        await admission.admit_identity(BERT, lambda: None)
+    assert caught.value.code.value == "at_capacity"
+    budgets.answer.set()
+    (await waiting).release()
+    assert admission.taken == 0
+
+
+async def test_who_gives_up_while_asking_for_a_seat_leaves_the_room():
+    budgets = Slow()
+    admission = Admission(1, Known(), budgets)
+    waiting = asyncio.ensure_future(admission.admit_identity(ANNA, lambda: None))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert admission.taken == 0
 
 
 @pytest.fixture

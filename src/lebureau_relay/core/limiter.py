@@ -8,7 +8,7 @@ microsecond is a guess.
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 # Whoever rotates keys (addresses, credentials) fills the table; 65 536 entries are some 15 MiB, and
@@ -36,6 +36,23 @@ class Decision:
     retry_after_s: float  # until one attempt would be allowed; 0 if one is now
 
 
+def judge(per_minute: int, debt_s: float) -> Decision:
+    """What a budget says of the next attempt, if it will be whole again after `debt_s`: wherever
+    that number is kept.
+    """
+    if not per_minute:
+        return _OFF
+    cost_s = _PERIOD_S / per_minute
+    wait_s = debt_s + cost_s - _PERIOD_S
+    return Decision(
+        allowed=wait_s <= _SLACK_S,
+        limit=per_minute,
+        remaining=math.floor((_PERIOD_S - debt_s + _SLACK_S) / cost_s),
+        reset_s=debt_s,
+        retry_after_s=wait_s if wait_s > _SLACK_S else 0.0,
+    )
+
+
 class Limiter(Generic[K]):
     """`per_minute` attempts for each key, all at once if need be; they grow back evenly. 0 is off.
 
@@ -59,10 +76,7 @@ class Limiter(Generic[K]):
 
     def peek(self, key: K, now: float) -> Decision:
         """Whether `check` would allow an attempt, and what remains before it; spends nothing."""
-        if not self._limit:
-            return _OFF
-        debt_s = max(self._whole_at_s.get(key, now) - now, 0.0)
-        return self._decide(debt_s, allowed=debt_s + self._cost_s <= _PERIOD_S + _SLACK_S)
+        return judge(self._limit, max(self._whole_at_s.get(key, now) - now, 0.0))
 
     def spend(self, key: K, now: float) -> Decision:
         """Spend one attempt whether or not it is left, for what can only be counted afterwards.
@@ -76,17 +90,7 @@ class Limiter(Generic[K]):
         self._whole_at_s[key] = now + debt_s
         self._whole_at_s.move_to_end(key)
         self._prune(now)
-        return self._decide(debt_s, allowed=True)
-
-    def _decide(self, debt_s: float, *, allowed: bool) -> Decision:
-        wait_s = debt_s + self._cost_s - _PERIOD_S
-        return Decision(
-            allowed=allowed,
-            limit=self._limit,
-            remaining=math.floor((_PERIOD_S - debt_s + _SLACK_S) / self._cost_s),
-            reset_s=debt_s,
-            retry_after_s=wait_s if wait_s > _SLACK_S else 0.0,
-        )
+        return replace(judge(self._limit, debt_s), allowed=True)
 
     def _prune(self, now: float) -> None:
         """Drop up to two idle keys for the one that came; a busy one only if the table is full."""

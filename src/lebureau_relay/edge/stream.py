@@ -64,18 +64,19 @@ class StreamHandler:
             detail = "This replica is leaving service; connect again and another one answers."
             raise Refusal(RefusalCode.DRAINING, detail, retry_after_s=1.0)
         address = door.addresses.of(request)
-        door.admission.admit_address(address, ask.credential)
+        await door.admission.admit_address(address, ask.credential)
         try:
             return await self._let_in(request, stream, ask)
         except Refusal as refusal:
             if refusal.code is RefusalCode.INVALID_CREDENTIAL:
-                door.admission.failed(address)
+                await door.admission.failed(address)
             raise
 
     async def _let_in(
         self, request: web.Request, stream: StreamSpec, ask: ClientAsk
     ) -> web.StreamResponse:
         door, hub = self._door, self._hub
+        arrived_s = hub.clock()
         identity = await door.identities.identify(ask.credential)
         key = FeedKey(identity.name, stream, ask.query)
         if hub.is_warm(key) or request.method == hdrs.METH_HEAD:
@@ -86,12 +87,13 @@ class StreamHandler:
             return response
         guest = _Guest()
         try:
-            guest.seat = door.admission.admit_identity(identity, guest.retire)
+            guest.seat = await door.admission.admit_identity(identity, guest.retire)
         except Refusal:  # upstream will not be asked after all
             door.identities.undecided(ask.credential)
             raise
-        waited = not hub.is_warm(key)
         try:
+            if hub.is_warm(key):  # it may have opened while a seat was asked for
+                await door.identities.ensure_fresh(ask.credential)
             feed = await hub.join(key, ask.credential, ask.cursor)
             subscriber = await hand_off(
                 request, response, hub.timings.buffer_bytes, guest.maker(feed, ask.credential)
@@ -102,7 +104,7 @@ class StreamHandler:
         if subscriber is None:
             guest.seat.release()
         else:
-            feed.attach(subscriber, ask.cursor, waited=waited)
+            feed.attach(subscriber, ask.cursor, waited=arrived_s < feed.open_since_s)
             guest.settle()
         return response
 

@@ -16,11 +16,13 @@ from typing import Final
 from aiohttp import ClientSession
 
 from lebureau_relay.core.credential import Credential
+from lebureau_relay.errors import Refusal
 from lebureau_relay.identity.asking import Answer, Asker, Outcome, refusal
 from lebureau_relay.identity.gate import Gate
 from lebureau_relay.identity.rules import AuthRules
 from lebureau_relay.identity.table import Record, Table
-from lebureau_relay.relay.ports import Clock, Identity, Observer
+from lebureau_relay.relay.budgets import LocalPlaces
+from lebureau_relay.relay.ports import Clock, Identity, Observer, Places
 
 # How long a refusal answers for upstream: the contract, section 5.
 REFUSAL_HOLDS_S: Final = 60.0
@@ -41,7 +43,8 @@ class Register:
     replicas share, and a task for `run`. Both callbacks come from the loop, never from within a
     call to the register: `on_revoked` when upstream refused a held credential or gave no verdict
     for `max_stale_s`, `on_changed` when it now says that a held credential is somebody else. The
-    caller ends the streams that hold it, and releases it for each.
+    caller ends the streams that hold it, and releases it for each. `places` is the deployment's
+    budget of 401s; without it this process has one of its own.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Register:
         on_revoked: Callable[[Credential], None],
         on_changed: Callable[[Credential], None],
         clock: Clock = time.monotonic,
+        places: Places | None = None,
     ) -> None:
         self._rules = rules
         self._hash_key = hash_key
@@ -62,7 +66,8 @@ class Register:
         self._on_changed = on_changed
         self._clock = clock
         self._asker = Asker(rules, hash_key, session)
-        self._gate = Gate(rules.upstream_auth_failures_per_minute, clock)
+        limit = rules.upstream_auth_failures_per_minute
+        self._gate = Gate(places or LocalPlaces(limit, clock), limit, clock)
         self._table = Table()
         self._questions: dict[bytes, asyncio.Task[Answer]] = {}
         self._due: list[tuple[float, bytes]] = []  # a heap: when to look at what is held
@@ -86,7 +91,7 @@ class Register:
             return record.identity
         answer = await self._ask(credential)
         if answer.identity is None:
-            raise refusal(answer)
+            raise self._refusal(answer)
         return answer.identity
 
     async def ensure_fresh(self, credential: Credential) -> None:
@@ -104,7 +109,7 @@ class Register:
             raise refusal(Answer(Outcome.UNDECIDED))
         answer = await self._ask(credential)
         if answer.outcome is not Outcome.ACCEPTED:
-            raise refusal(answer)
+            raise self._refusal(answer)
 
     def known_good(self, credential: Credential) -> bool:
         """Whether a fresh verdict says that it is good; asks nobody."""
@@ -177,13 +182,23 @@ class Register:
             await asyncio.gather(*questions, return_exceptions=True)
 
     async def _pass_gate(self, credential: Credential) -> None:
-        held_back = await self._gate.enter(credential.digest)
+        """Return with a place, or with none once another request has shown that it is good."""
+        digest = credential.digest
+        held_back = await self._gate.enter(digest, lambda: self._is_settled(digest))
         if held_back is not None:
-            raise refusal(held_back)
-        record = self._table.find(credential.digest)
-        if record and self._refused(record):  # found out while it waited
-            self._gate.leave(credential.digest)
-            raise refusal(Answer(record.refused_with))
+            raise self._refusal(held_back)
+        if self._is_settled(digest):  # found out while it waited
+            self._gate.leave(digest)
+            self._check_refused(self._table.find(digest))
+
+    def _is_settled(self, digest: bytes) -> bool:
+        record = self._table.find(digest)
+        return record is not None and (record.vouched or self._refused(record))
+
+    def _refusal(self, answer: Answer) -> Refusal:
+        if answer.outcome is Outcome.HELD_BACK:
+            self._note_seldom("identity.failures_spent", why="unknown credentials have to wait")
+        return refusal(answer)
 
     async def _ask(self, credential: Credential) -> Answer:
         """The answer to a question that is shared by all who want it now."""
@@ -205,6 +220,9 @@ class Register:
                 held_back = await self._gate.enter(credential.digest)
                 if held_back is not None:
                     return held_back
+                record = self._table.find(credential.digest)
+                if record and self._refused(record):  # found out while it waited
+                    return Answer(record.refused_with)
             answer = await self._asker.ask(credential)
             self._settle(credential, answer)
             return answer
@@ -241,11 +259,11 @@ class Register:
             self._note("warning", "identity.probing_ended", credential, path=path, why=why)
 
     def _refuse(self, credential: Credential, outcome: Outcome) -> None:
-        if outcome is Outcome.UNAUTHORIZED and self._gate.failed():
-            self._note_seldom("identity.failures_spent", why="unknown credentials have to wait")
         record = self._table.enter(credential.digest)
         record.accepted_at, record.identity = -inf, None
         record.refused_at, record.refused_with = self._clock(), outcome
+        if outcome is Outcome.UNAUTHORIZED:
+            self._gate.failed(credential.digest)
         if record.holders:
             self._note("info", "identity.revoked", credential, why=outcome.value)
             _soon(self._on_revoked, credential)

@@ -9,6 +9,7 @@ entry can fall between replay and live.
 from asyncio import Future
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING
 
 from lebureau_relay.core import sse
@@ -58,7 +59,9 @@ class Feed:
         # when a client last joined or left: linger counts from here
         self.used_at_s = self.opened_at_s
         self.shown = history.top  # offset that subscribers may see: what the log has taken
-        self.opening_offset = self.shown  # that offset when upstream accepted the first credential
+        # That offset when upstream accepted the first credential, and when it did so.
+        self.opening_offset = self.shown
+        self.open_since_s = inf
         self.fanout = Fanout(self, host.clock)
         # What the source's entries go to once the history holds them: straight on, or by the log.
         self.publish: Callable[[Sequence[Entry]], None] = self.accept
@@ -172,6 +175,7 @@ class Feed:
         """Upstream has accepted a credential: requests that wait go on."""
         if self.state is FeedState.OPENING:
             self.opening_offset = self.shown
+            self.open_since_s = self.host.clock()
         self.state = FeedState.OPEN
         for future, _ in self.joining:
             if not future.done():

@@ -2,8 +2,8 @@
 data they share.
 
 Each has one small default and one real implementation: `Source` (upstream by aiohttp), `Identities`
-(who a credential is), `Observer` (metrics and logs). They stand here so that the heart never
-imports what it is plugged into.
+(who a credential is), `Broker`, `Budgets` and `Places` (what replicas share), `Observer` (metrics
+and logs). They stand here so that the heart never imports what it is plugged into.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from typing import Protocol
 
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import Entry, Event, GapCause
+from lebureau_relay.core.limiter import Decision
 from lebureau_relay.errors import CloseReason, RefusalCode, RelayError, SourceProblem
 
 
@@ -230,6 +231,61 @@ class Broker(EventLog, Leases, Protocol):
 
     def leave(self, feed: str) -> None:
         """Stop calling back."""
+
+
+class Budgets(Protocol):
+    """What one identity and one address may take: of this process, or of the whole deployment.
+
+    Addresses and identities are as the caller counts them; nothing here raises but what is said,
+    and nothing waits for longer than a second.
+    """
+
+    async def peek(self, address: str) -> Decision:
+        """Whether one more credential from this address may be found bad; spends nothing."""
+
+    async def spend(self, address: str) -> None:
+        """A credential from this address was found bad."""
+
+    async def sit(self, identity: str, retire: Callable[[], None]) -> str:
+        """Take a seat for one stream more; its name, which the caller owes to `stand`.
+
+        `retire` ends that stream to make room for a newer one; it is called at most once, perhaps
+        before this returns, and must not wait. Raises Refusal `too_many_streams`, `rate_limited`,
+        in that order, and then has spent nothing.
+        """
+
+    def stand(self, identity: str, seat: str) -> None:
+        """Give a seat back. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the budget of upstream's 401s had left: the places that were taken, and where it is
+    spent for how long.
+    """
+
+    places: tuple[str, ...] = ()
+    spent_for_s: float = 0.0
+
+
+class Places(Protocol):
+    """How many 401s may still happen upstream within a minute: whoever may cause one takes a place
+    first.
+    """
+
+    async def take(self, wanted: int) -> Room:
+        """Take up to so many places; each is owed to `give_back` or `failed`. Within a second."""
+
+    async def freed(self) -> None:
+        """Wait until `take` may find more."""
+
+    def give_back(self, place: str) -> None:
+        """No 401 came of it."""
+
+    def failed(self, place: str | None) -> None:
+        """A 401 happened upstream. A place turns into it; a credential that was good once has
+        none.
+        """
 
 
 class StreamMeter(Protocol):
