@@ -151,12 +151,12 @@ class Relay:
         if not url:
             return None
         try:
-            client = connect(url, f"{redis.prefix}:probe")
+            client = connect(url)
         except ValueError as error:
             raise StartError(f"{error}; see config/relay.yaml.") from None
         replay = self.settings.replay
         history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)
-        rules = RedisRules(redis.prefix, redis.lease_ttl, history, client.publish == "SPUBLISH")
+        rules = RedisRules(redis.prefix, redis.lease_ttl, history)
         timed = partial(self.metrics.redis_call, "pipeline")
         self._broker = broker = RedisBroker(
             client, rules, time.monotonic, self._redis_changed, timed

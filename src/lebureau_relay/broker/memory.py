@@ -6,6 +6,7 @@ one. A relay without `redis.url` needs none of it: its feeds are their own logs
 (docs/decisions/0006).
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -93,9 +94,8 @@ class MemoryBroker:
             if wanted:
                 held.wanted[self._replica] = server.clock() + server.lease_ttl_s
             return None
-        if not held.token:
-            held.fence += 1
-            held.token = f"{self._replica}:{held.fence}"
+        held.fence += 1
+        held.token = f"{self._replica}:{held.fence}:{secrets.token_hex(4)}"
         held.expires_s = server.clock() + server.lease_ttl_s
         held.wanted.pop(self._replica, None)
         return held.token
@@ -103,9 +103,7 @@ class MemoryBroker:
     async def give(self, feed: str, token: str, *, if_wanted: bool) -> bool:
         """Give the lease back, or only if another replica wants it."""
         held = self._feed(feed)
-        now_s = self._server.clock()
-        others = [one for one, until_s in held.wanted.items() if until_s > now_s]
-        if held.token != token or (if_wanted and not set(others) - {self._replica}):
+        if held.token != token or (if_wanted and not self._wanted_elsewhere(held)):
             return False
         held.token = ""
         for member in list(held.members.values()):
@@ -169,7 +167,7 @@ class MemoryBroker:
                 member.lease_lost()
             elif member.token is not None:
                 held.expires_s = server.clock() + server.lease_ttl_s
-                if set(held.wanted) - {self._replica}:
+                if self._wanted_elsewhere(held):
                     member.wanted_elsewhere()
             if held.log is not None:
                 member.log_moved(held.log.epoch, held.log.top)
@@ -179,12 +177,18 @@ class MemoryBroker:
             raise BrokerDown
         return self._server.feed(name)
 
-    @staticmethod
-    def _add(held: _Feed, entries: Sequence[Entry]) -> None:
+    def _wanted_elsewhere(self, held: _Feed) -> bool:
+        now_s = self._server.clock()
+        held.wanted = {one: until_s for one, until_s in held.wanted.items() if until_s > now_s}
+        return bool(held.wanted.keys() - {self._replica})
+
+    def _add(self, held: _Feed, entries: Sequence[Entry]) -> None:
         log = held.log
         if log is None:
             return
+        now_s = self._server.clock()
         for entry in entries:
-            log.append(entry)
+            log.append(entry._replace(at_s=now_s))
+        log.expire(now_s)
         for member in list(held.members.values()):
             member.log_moved(log.epoch, log.top)

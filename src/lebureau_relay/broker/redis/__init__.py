@@ -1,8 +1,8 @@
 """What replicas share, on Redis or Valkey: one log and one lease per feed.
 
-servers   a URL becomes clients: single server, Sentinel, cluster
+servers   a URL becomes a client: single server, Sentinel, cluster
 pipe      all calls of a loop turn in one pipeline, none longer than a second
-ears      the one connection that listens, and notices when it is deaf
+ears      the connections that listen, and notice when they are deaf
 broker    the replica's seat: logs, leases, and the tick that keeps them
 lua/      what happens at once or not at all
 """

@@ -1,148 +1,133 @@
-"""The ears: one connection that listens for all feeds of this replica, and notices when it has gone
-deaf.
+"""The ears: one connection to each server that listens for all feeds of this replica, and notices
+when it has gone deaf.
 
 Pub/sub loses silently: on a reconnect, on a full output buffer, on a path that swallows packets. So
-redis-py's own quiet resubscription is off, each new connection tells `on_deaf` that everything must
-be looked at again, and the replica says a word to itself now and then: where that isn't heard, the
-connection is made anew.
+nothing here reconnects by itself: whatever goes wrong, all is dropped and listened to anew. Each
+channel that the server confirms is told to `again`, for what was said there before may have been
+missed. And the replica says a word to itself now and then on each server: where that isn't heard,
+it is deaf.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from typing import Any, Final
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
 
-from redis.asyncio.client import PubSub
-from redis.asyncio.cluster import ClusterPubSub
-from redis.exceptions import RedisError
+from redis.asyncio.connection import AbstractConnection
 
-from lebureau_relay.broker.redis.servers import Client
+from lebureau_relay.broker.redis.servers import Client, packed
 
-# A connection that can't be made is tried again after this.
+# Connections that can't be made are tried again after this, and may take so long to be made.
 _RETRY_S: Final = 0.25
-# Own words that may go unheard before the connection counts as deaf.
+_CONNECT_S: Final = 5.0
+# Own words that may go unheard before a server counts as deaf.
 _MISSED: Final = 3
+
+
+class DeafError(Exception):
+    """What is said no longer reaches us, or has moved elsewhere."""
 
 
 class Ears:
     """Channels, and what is said on them.
 
-    `heard(channel, word)` for each message; `on_deaf` after each new connection; `speak` says a
-    word on `own_channel`.
+    `heard(channel, word)` for each message; `again(channel)` from each moment on which it is
+    listened to. `speak` says a word on every channel of `own`, which stands for the servers.
     """
 
     def __init__(
         self,
         client: Client,
-        own_channel: str,
-        heard: Callable[[str, str], None],
-        on_deaf: Callable[[], None],
+        own: Callable[[], Iterable[str]],
         speak: Callable[[], Awaitable[object]],
+        heard: Callable[[str, str], None],
+        again: Callable[[str], None],
         word_every_s: float,
     ) -> None:
         self._client = client
-        self._own_channel = own_channel
-        self._heard = heard
-        self._on_deaf = on_deaf
+        self._own = own
         self._speak = speak
+        self._heard = heard
+        self._again = again
         self._word_every_s = word_every_s
-        self._channels = {own_channel}
-        self._wanted: list[tuple[bool, str]] = []  # subscribe or not, what
+        self._channels: set[str] = set()
+        self._wanted: dict[str, bool] = {}  # to be listened to, or no longer
         self._more = asyncio.Event()
-        self._unheard = 0
+        self._unheard: dict[str, int] = {}  # own channel -> words since one was heard there
 
     def listen(self, channel: str) -> None:
-        """Hear what is said there from soon on."""
+        """Hear what is said there; `again` tells from when on."""
         self._channels.add(channel)
-        self._wanted.append((True, channel))
+        self._wanted[channel] = True
         self._more.set()
 
     def ignore(self, channel: str) -> None:
         """No longer."""
         self._channels.discard(channel)
-        self._wanted.append((False, channel))
+        self._wanted[channel] = False
         self._more.set()
 
     async def run(self) -> None:
         """Connect, listen, and connect again, until cancelled."""
         while True:
-            pubsub = self._client.pubsub()
             try:
-                await self._listen(pubsub)
-            except (RedisError, OSError, TimeoutError):
+                await self._listen()
+            except Exception:  # noqa: BLE001 - whatever it is, to listen anew is what mends it
                 await asyncio.sleep(_RETRY_S)
-            finally:
-                with suppress(RedisError, OSError):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
 
-    async def _listen(self, pubsub: PubSub) -> None:
-        self._wanted = []
-        self._unheard = 0
-        await _subscribe(pubsub, sorted(self._channels))
-        self._on_deaf()
-        parts = [
-            asyncio.ensure_future(self._read(pubsub)),
-            asyncio.ensure_future(self._change(pubsub)),
-            asyncio.ensure_future(self._talk()),
-        ]
-        try:
-            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
-        finally:
-            for one in parts:
-                one.cancel()
-            await asyncio.gather(*parts, return_exceptions=True)
+    async def _listen(self) -> None:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(_CONNECT_S):
+                await self._client.refresh()
+                self._unheard = dict.fromkeys(self._own(), 0)
+                lines = {
+                    server: await stack.enter_async_context(self._client.line(server))
+                    for server in {self._client.server_of(channel) for channel in self._unheard}
+                }
+            self._wanted = dict.fromkeys([*self._unheard, *self._channels], True)
+            self._more.set()
+            async with asyncio.TaskGroup() as parts:
+                for line in lines.values():
+                    parts.create_task(self._read(line))
+                parts.create_task(self._change(lines))
+                parts.create_task(self._talk())
 
-    async def _read(self, pubsub: PubSub) -> None:
+    async def _read(self, line: AbstractConnection) -> None:
         while True:
-            message = await _next(pubsub)
-            if message is None or message["type"] not in ("message", "smessage"):
+            kind, channel, word = await line.read_response(timeout=math.inf)
+            name = channel.decode()
+            if kind in (b"message", b"smessage"):
+                if name in self._unheard:
+                    self._unheard[name] = 0
+                else:
+                    self._heard(name, word.decode())
+            elif name not in self._channels:
                 continue
-            channel, word = message["channel"].decode(), message["data"].decode()
-            if channel == self._own_channel:
-                self._unheard = 0
-            else:
-                self._heard(channel, word)
+            elif kind in (b"subscribe", b"ssubscribe"):
+                self._again(name)
+            elif kind == b"sunsubscribe":  # unasked: its slot has gone to another server
+                raise DeafError
 
-    async def _change(self, pubsub: PubSub) -> None:
-        """Subscribe and unsubscribe, many at a time."""
+    async def _change(self, lines: Mapping[str, AbstractConnection]) -> None:
+        """Listen to what is wanted and no longer to what isn't, many at a time."""
         while True:
             await self._more.wait()
             self._more.clear()
-            wanted, self._wanted = {channel: yes for yes, channel in self._wanted}, []
-            await _subscribe(pubsub, [channel for channel, yes in wanted.items() if yes])
-            await _unsubscribe(pubsub, [channel for channel, yes in wanted.items() if not yes])
+            wanted, self._wanted = self._wanted, {}
+            orders: dict[str, list[bytes]] = defaultdict(list)
+            for channel, yes in wanted.items():
+                command = self._client.subscribe if yes else self._client.unsubscribe
+                orders[self._client.server_of(channel)].append(packed(command, channel))
+            for server, said in orders.items():
+                await lines[server].send_packed_command(b"".join(said), check_health=False)
 
     async def _talk(self) -> None:
         """Say a word to ourselves; not to hear it again and again is to be deaf."""
-        while self._unheard < _MISSED:
+        while max(self._unheard.values()) < _MISSED:
             await asyncio.sleep(self._word_every_s)
-            with suppress(RedisError, OSError):
-                await self._speak()
-                self._unheard += 1
-
-
-async def _next(pubsub: PubSub) -> dict[str, Any] | None:
-    found: dict[str, Any] | None
-    if isinstance(pubsub, ClusterPubSub):
-        found = await pubsub.get_sharded_message(timeout=1.0)
-    else:
-        found = await pubsub.get_message(timeout=None)
-    return found
-
-
-async def _subscribe(pubsub: PubSub, channels: Iterable[str]) -> None:
-    names = list(channels)
-    if names and isinstance(pubsub, ClusterPubSub):
-        await pubsub.ssubscribe(*names)
-    elif names:
-        await pubsub.subscribe(*names)
-
-
-async def _unsubscribe(pubsub: PubSub, channels: Iterable[str]) -> None:
-    names = list(channels)
-    if names and isinstance(pubsub, ClusterPubSub):
-        await pubsub.sunsubscribe(*names)
-    elif names:
-        await pubsub.unsubscribe(*names)
+            for channel in self._unheard:
+                self._unheard[channel] += 1
+            await self._speak()
+        raise DeafError

@@ -3,27 +3,25 @@
 -- Returns three a feed: kept, wanted, lost, held or free; the log's epoch; its top.
 local answer = {}
 local time = redis.call('TIME')
-local now = time[1] * 1000
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 0, #KEYS / 5 - 1 do
   local lease, meta, log, fence, wanted = unpack(KEYS, i * 5 + 1, i * 5 + 5)
   local token, want = ARGV[4 + i * 2], ARGV[5 + i * 2]
   local held = redis.call('GET', lease)
   local state
-  if token ~= '' then
-    if held == token then
-      redis.call('PEXPIRE', lease, ARGV[2])
-      for _, key in ipairs({meta, log, fence}) do
-        redis.call('PEXPIRE', key, ARGV[3])
-      end
-      redis.call('ZREMRANGEBYSCORE', wanted, '-inf', now)
-      state = redis.call('ZCARD', wanted) > 0 and 'wanted' or 'kept'
-    else
-      state = 'lost'
+  if token ~= '' and held == token then
+    redis.call('PEXPIRE', lease, ARGV[2])
+    for _, key in ipairs({meta, log, fence}) do
+      redis.call('PEXPIRE', key, ARGV[3])
     end
+    redis.call('ZREMRANGEBYSCORE', wanted, '-inf', now)
+    state = redis.call('ZCARD', wanted) > 0 and 'wanted' or 'kept'
+  elseif token ~= '' then
+    state = 'lost'
   elseif held then
     if want == '1' then
       redis.call('ZADD', wanted, now + ARGV[2], ARGV[1])
-      redis.call('PEXPIRE', wanted, ARGV[2] * 2)
+      redis.call('PEXPIRE', wanted, ARGV[2])
     end
     state = 'held'
   else
