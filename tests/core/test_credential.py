@@ -100,7 +100,7 @@ def test_a_keyed_name_is_the_same_for_all_who_share_the_key():
 ANYTHING = st.text(st.characters(exclude_categories=()))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(ANYTHING, ANYTHING)
 def test_any_text_is_a_credential_and_only_equal_texts_are_equal(one, other):
     """Also what is no text at all, as header bytes come in: lone surrogates."""

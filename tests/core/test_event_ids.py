@@ -26,14 +26,14 @@ def ids(stream: bytes, cursor: bytes = b"") -> list[bytes]:
     return [event.id for event in Decoder(1_000_000, cursor).feed(stream)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.binary(min_size=1), NUMBERS)
 def test_a_derived_id_can_be_taken_apart(base, n):
     assert split_derived(derived_id(base, n)) == (base, n)
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.from_regex(r"[0-9a-z]{1,32}", fullmatch=True), st.integers(0, 10**17))
+@settings(deadline=None, max_examples=100)
+@given(st.text("09az", min_size=1, max_size=32), st.integers(0, 10**17))
 def test_a_place_can_be_named_and_found(epoch, offset):
     place = Place(epoch, offset)
     assert parse_place(place.id) == place
@@ -90,7 +90,7 @@ def test_only_what_a_header_can_carry_goes_upstream(cursor, asked):
     assert upstream_cursor(cursor) == asked
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.binary() | st.lists(st.sampled_from([b"~lbr", b"1", b"e-1", b" ", b"\xff"])).map(b"".join)
 )

@@ -227,4 +227,4 @@ class Ring(RuleBasedStateMachine):
 
 
 TestRing = Ring.TestCase
-TestRing.settings = settings(deadline=None, max_examples=150, stateful_step_count=30)
+TestRing.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)

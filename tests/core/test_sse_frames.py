@@ -25,7 +25,7 @@ def decode(stream: bytes, cursor: bytes = b"") -> list[Event]:
     return Decoder(1_000_000, cursor).feed(stream)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.lists(EVENTS, max_size=5))
 def test_a_block_is_read_as_what_it_was_made_of(events):
     stream = b"".join(sse.block(*event) for event in events)
@@ -56,7 +56,7 @@ def test_an_id_of_full_length_survives():
 PAYLOADS = st.dictionaries(st.text(), st.none() | st.integers() | st.text(), max_size=3)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     PAYLOADS, LINES.map(lambda value: value.replace(b"\0", b"")), st.none() | st.integers(0, 9**9)
 )

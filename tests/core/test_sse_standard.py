@@ -233,7 +233,7 @@ STREAMS = st.lists(st.sampled_from(TOKENS) | st.binary(max_size=3), max_size=40)
 CURSORS = st.sampled_from([b"", b"7", b"c"])
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=200)
 @given(STREAMS, CURSORS)
 @example(b"id: 7\n\ndata\n\nid: 7\n\ndata\n\n", b"")
 @example(b"data\n\nid: 7\n\ndata\n\n", b"7")

@@ -10,7 +10,7 @@ MOMENTS = st.floats(0, 1000, allow_nan=False)
 SLOTS = st.sampled_from([0.05, 0.1, 0.25, 1.0, 7.0])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(SLOTS, st.lists(st.tuples(st.booleans(), MOMENTS, st.floats(0, 50)), max_size=40))
 def test_an_item_comes_once_after_its_moment_and_within_a_slot(slot_s, steps):
     """Steps in order of time: add something due after a while, or tick."""

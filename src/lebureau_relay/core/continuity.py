@@ -41,6 +41,8 @@ class Continuity:
         self._skip = plan.skip
         self._next = 0  # of plan.run, what must come back next
         self._proving = not fresh and bool(plan.skip or plan.run)
+        # the cursor, where nothing has to come back that proves it
+        self._trusted = b"" if self._proving else trim(plan.cursor)
 
     def opened(self, now_s: float) -> list[Entry]:
         """Upstream has answered. With nothing to ask for, what happened since is lost."""
@@ -55,13 +57,12 @@ class Continuity:
         if self._proving:
             if self._repeats(event):
                 return []
-            if self._proving:
-                self._proving = False
-                return [*self._break(event, at_s), self._entry(event, at_s)]
+            self._proving = False
+            return [*self._break(event, at_s), self._entry(event, at_s)]
         known = self._history.named(event.id) if event.id else None
         if known is not None and not same(known, event):
             return [*self._break(event, at_s), self._entry(event, at_s)]
-        if self._plan.cursor and event.id and trim(event.id) == self._plan.cursor and self._fresh:
+        if self._trusted and trim(event.id) == self._trusted:
             # The very event that was to be followed: the cursor was ignored.
             return [self._gap(GapCause.UPSTREAM, at_s), self._entry(event, at_s)]
         return [self._entry(event, at_s)]

@@ -237,44 +237,55 @@ class History:
     def plan_resume(self) -> ResumePlan:
         """Ask for what follows the second-newest id, so that the newest must come back first
         (contract, section 3).
+
+        An id that upstream can't be asked for is passed over. So is one that stands here twice, as
+        long as all that would have to come back does too: such a run may match in another place.
         """
         run: list[Entry] = []
-        base, n, ids, own = b"", 0, 0, False
+        newest: bytes | None = None
+        base, n, pinned = b"", 0, False
+
+        def proves(cursor: bytes) -> bool:
+            known = cursor != newest and upstream_cursor(cursor)
+            return bool(known) and (pinned or cursor not in self._twice)
+
         for entry in self._newest_first():
             entry_base, entry_n = split_derived(entry.key)
+            if entry_base != base and proves(base):
+                break
+            if entry_n == 0 and newest is not None and proves(entry_base):
+                return ResumePlan(entry_base, 0, tuple(reversed(run)))
             if parse_place(entry.key):
-                return self._plan_one(run, base, n, own=own)
-            if not ids or own or entry_base != base:
-                if ids == 2:
-                    break
-                base, ids, own = entry_base, ids + 1, False
-            n = entry_n
-            if n == 0:
-                if ids == 2:
-                    return ResumePlan(base, 0, tuple(reversed(run)))
-                own = True
+                break
+            newest = entry_base if newest is None else newest
+            base, n = entry_base, entry_n
             run.append(entry)
-        if ids == 2:
+            pinned = pinned or entry.key not in self._twice
+        else:
+            # The place before the oldest entry may name one more.
+            floor_base, floor_n = split_derived(trim(self.floor_id))
+            if base != floor_base and not proves(base) and proves(floor_base):
+                base, n = floor_base, floor_n + 1
+        if proves(base):
             return ResumePlan(base, n - 1, tuple(reversed(run)))
-        return self._plan_from_floor(run, base, n, own=own)
+        return self._plan_one(newest or b"")
 
-    def _plan_from_floor(self, run: list[Entry], base: bytes, n: int, *, own: bool) -> ResumePlan:
-        """At most one id is held: the place before the oldest entry may name the second."""
-        floor_base, floor_n = split_derived(trim(self.floor_id))
-        known = upstream_cursor(floor_base) and (own or floor_base != base)
-        if known:
-            return ResumePlan(floor_base, floor_n, tuple(reversed(run)))
-        return self._plan_one(run, base, n, own=own)
-
-    @staticmethod
-    def _plan_one(run: list[Entry], base: bytes, n: int, *, own: bool) -> ResumePlan:
+    def _plan_one(self, base: bytes) -> ResumePlan:
         """Only one id is known: ask for what follows it. What came after it without an id still
         proves something.
         """
-        if own:
-            run = run[:-1]
-            n = 1
-        return ResumePlan(base, max(n - 1, 0), tuple(reversed(run)))
+        run: list[Entry] = []
+        n = 1
+        for entry in self._newest_first():
+            entry_base, entry_n = split_derived(entry.key)
+            if entry_base != base or entry_n == 0:
+                break
+            n = entry_n
+            run.append(entry)
+        ambiguous = base in self._twice and all(entry.key in self._twice for entry in run)
+        if ambiguous or not upstream_cursor(base):
+            return ResumePlan(b"")
+        return ResumePlan(base, n - 1, tuple(reversed(run)))
 
     def _newest_first(self) -> Iterator[Entry]:
         for slot in range(len(self._entries) - 1, self._start - 1, -1):
