@@ -55,6 +55,7 @@ class Owner:
         self.attempt = attempt  # since something last worked
         self._fresh = True  # nothing to continue yet, but the first cursor
         self._cursor_rejected = False
+        self._cursor_doubted = False  # upstream has refused it once
         self._unwritten_bytes = 0  # at most so many of the frames taken wait for their flush
         self._accepted: Credential | None = None
         self._subscription: Subscription | None = None
@@ -131,6 +132,7 @@ class Owner:
         if self._fresh and not fresh:
             raise SourceFailure(SourceProblem.REPLACED, "another cursor came while it opened")
         rejected, self._cursor_rejected = self._cursor_rejected, False
+        self._cursor_doubted = False
         continuity = Continuity(
             feed.history, plan, outside.new_epoch, fresh=self._fresh and not rejected
         )
@@ -205,8 +207,12 @@ class Owner:
             return True
         self._outside.identities.undecided(credential)
         if problem is SourceProblem.CURSOR_REJECTED and not self._cursor_rejected:
-            self._cursor_rejected = True
-            return True
+            # A cursor of ours has come from upstream: said once, this may be a deployment of theirs
+            # that answers 404 for a moment, and to ask without it would lose what it missed.
+            self._cursor_rejected = self._fresh or self._cursor_doubted
+            self._cursor_doubted = not self._cursor_rejected
+            if self._cursor_rejected:
+                return True
         refusal = _REFUSALS.get(problem, _UNAVAILABLE)
         if problem is SourceProblem.FORBIDDEN:
             self._forget(credential)
