@@ -74,6 +74,7 @@ class Share:
         self._rested: asyncio.Future[None] | None = None  # what `_rest` waits for
         self._behind = False  # the log has something that the history lacks
         self._give = False  # another replica wants the lease more than we do
+        self._given = False  # it was given to one: whoever asks first must not be us
         self._free_since_s: float | None = None
         self._had_owner = False  # another replica was seen to hold the lease
         self._pending: list[Entry] = []  # of the source, not yet taken by the log
@@ -150,7 +151,8 @@ class Share:
     async def _serve(self) -> None:
         """One term with the server: as owner if the lease can be had, as follower otherwise."""
         feed = self._feed
-        token = await self._broker.take(self._name, wanted=feed.in_use)
+        given, self._given = self._given, False
+        token = None if given else await self._broker.take(self._name, wanted=feed.in_use)
         if token is None:
             self._had_owner = True
             self._free_since_s = None
@@ -213,6 +215,7 @@ class Share:
         if self._feed.in_use or not await self._broker.give(self._name, token, if_wanted=True):
             return False
         self.token = None
+        self._given = True
         return True
 
     async def _retire(self) -> None:

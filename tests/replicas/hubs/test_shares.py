@@ -1,0 +1,188 @@
+"""What replicas do to each other when nothing fails: one upstream, one history, and hand-overs."""
+
+import asyncio
+
+from tests.replicas.hubs.deployment import LEASE_S
+
+from lebureau_relay.core.history import HistoryLimits
+
+
+def numbers(client) -> list[int]:
+    return [int(one) for one in client.ids]
+
+
+async def test_one_upstream_serves_all_replicas(deploy):
+    site = deploy(3)
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2)
+    await site.emit(3)
+    assert site.upstreams == 1
+    assert len(site.api.asks) == 1, "nobody else has even asked"
+    assert sorted(site.roles) == ["follower", "follower", "owner"]
+    assert [numbers(one) for one in clients] == [[1, 2, 3]] * 3
+    assert site.logged == ["1", "2", "3"]
+
+
+async def test_a_client_goes_on_at_a_replica_that_never_saw_its_feed(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    client = await site.join(here)
+    await site.emit(1, 2, 3)
+    client.leave()
+    again = await site.join(there, "1")
+    assert numbers(again) == [2, 3]
+    await site.emit(4)
+    assert numbers(again) == [2, 3, 4]
+    assert again.reader.gaps == []
+
+
+async def test_the_last_local_subscriber_hands_the_feed_to_a_replica_that_has_some(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    client = await site.join(here)
+    stays = await site.join(there)
+    await site.emit(1, 2)
+    assert site.owner is here
+    client.leave()
+    await site.passes(0.2)
+    assert site.owner is there
+    assert here.role == "follower"
+    assert here.tap.listening == []
+    assert site.upstreams == 1
+    await site.emit(3)
+    assert numbers(stays) == [1, 2, 3]
+    assert stays.reader.gaps == []
+
+
+async def test_an_owner_that_nobody_wants_to_replace_keeps_the_feed_warm(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    client = await site.join(here)
+    await site.emit(1)
+    client.leave()
+    await site.passes(LEASE_S)
+    assert here.role == "owner"
+    await site.emit(2)
+    late = await site.join(there, "1")
+    assert numbers(late) == [2], "what came while nobody was there"
+    await site.passes(LEASE_S)
+    assert site.owner is there, "its owner noticed that somebody else has a use for it"
+    await site.emit(3)
+    assert numbers(late) == [2, 3]
+    assert site.upstreams == 1
+
+
+async def test_a_clean_stop_hands_over_at_once(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    client = await site.join(here)
+    stays = await site.join(there)
+    await site.emit(1, 2)
+    await site.stop(here)
+    assert client.reader.cut is False
+    assert there.role == "owner"
+    assert there.journal.takeovers[0] < 0.2
+    await site.emit(3)
+    assert numbers(stays) == [1, 2, 3]
+    assert stays.reader.gaps == []
+
+
+async def test_a_lease_that_runs_out_is_taken_over(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    await site.join(here)
+    stays = await site.join(there)
+    await site.emit(1, 2)
+    here.seat.road.clear()
+    site.api.note_ids(3)  # nobody heard this one: it must come by replay
+    here.tap.listening[0].cut()
+    await site.passes(LEASE_S + 1.0)
+    assert there.role == "owner"
+    await site.emit(4)
+    assert numbers(stays) == [1, 2, 3, 4]
+    assert stays.reader.gaps == []
+
+
+async def test_the_history_outlives_every_replica(deploy):
+    site = deploy(2)
+    client = await site.join(site.replicas[0])
+    await site.emit(1, 2, 3)
+    client.leave()
+    for replica in list(site.replicas):
+        await site.stop(replica)
+    site.api.note_ids(4)
+    fresh = site.start()
+    again = await site.join(fresh, "1")
+    assert numbers(again) == [2, 3, 4]
+    assert again.reader.gaps == []
+    assert site.api.cursors[-1] == "2", "it proves itself to upstream by what it found"
+
+
+async def test_a_client_without_an_event_resumes_elsewhere(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    await site.join(there)
+    quiet = await site.join(here)
+    draining = asyncio.ensure_future(here.hub.drain(0.0))
+    await site.passes(1.0)
+    await draining
+    place = quiet.last_id
+    assert place is not None, "a goodbye carries a position"
+    await site.emit(1, 2)
+    again = await site.join(there, place)
+    assert numbers(again) == [1, 2]
+    assert again.reader.gaps == []
+
+
+async def test_a_follower_that_missed_every_word_reads_the_log(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    await site.join(here)
+    client = await site.join(there)
+    there.seat.deaf = True
+    await site.emit(1, 2, 3)
+    assert numbers(client) == []
+    there.seat.deaf = False
+    await site.passes(LEASE_S)
+    assert numbers(client) == [1, 2, 3]
+
+
+async def test_a_hole_that_the_log_has_let_go_is_filled_from_upstream(deploy):
+    site = deploy(2, limits=HistoryLimits(max_events=5))
+    here, there = site.replicas
+    await site.join(here)
+    client = await site.join(there)
+    await site.emit(1, 2)
+    there.seat.deaf = True
+    for one in range(3, 13):
+        await site.emit(one)
+    there.seat.deaf = False
+    await site.passes(LEASE_S)
+    assert numbers(client) == list(range(1, 13))
+    assert client.reader.gaps == []
+
+
+async def test_a_followers_client_with_an_older_cursor_catches_up(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    site.api.note_ids(1, 2, 3, 4)
+    first = await site.join(here, "3")
+    late = await site.join(there, "1")
+    await site.passes(3.0)
+    assert numbers(first) == [4]
+    assert numbers(late) == [2, 3, 4]
+    assert late.reader.gaps == []
+    assert site.upstreams == 1
+
+
+async def test_a_cursor_that_comes_to_a_follower_of_an_empty_log_is_asked_of_upstream(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    site.api.note_ids(1, 2, 3)
+    await site.join(here)  # without a cursor: what it opened starts from now
+    late = await site.join(there, "1")
+    await site.passes(3.0)
+    await site.emit(4)
+    await site.passes(3.0)
+    assert late.told == ["2", "3", "relay.gap", "4"], "nothing proves that this was all"
+    assert site.upstreams == 1
