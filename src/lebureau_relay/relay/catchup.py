@@ -26,6 +26,7 @@ from lebureau_relay.core.event import (
 from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.feed import Feed
 from lebureau_relay.relay.ports import Source, Subscription
+from lebureau_relay.relay.share import Role
 from lebureau_relay.relay.subscriber import State, Subscriber
 
 
@@ -126,12 +127,17 @@ class CatchUp:
         """
         return bool(group.skip) and group.base == trim(self._feed.history.floor_id)
 
+    def _is_ours(self) -> bool:
+        """Whether the feed's subscription is run here, and not by another replica."""
+        share = self._feed.share
+        return share is None or share.role is not Role.FOLLOWER
+
     async def _serve(self, group: Group) -> tuple[Outcome, int | None]:
         """Fill one group; how it went, and where the ring was met."""
         history = self._feed.history
         if not group.alive():
             return Outcome.FAILED, None
-        if not len(history) and not history.floor_id:
+        if not len(history) and not history.floor_id and self._is_ours():
             # Nothing to run into, nothing to lose: this request becomes the subscription itself.
             self._feed.owner.replace(upstream_cursor(group.base))
             if not group.skip:
