@@ -50,16 +50,25 @@ class Fanout:
             self._round = list(self._feed.subscribers)
             self._round.reverse()
         waiting, target = self._round, self._target
-        deliveries = size_bytes = looked = 0
+        start, shared, upto = self._common(target)
+        live = State.LIVE  # a member of an enum is looked up by way of its metaclass, each time
+        deliveries = size_bytes = 0
         while waiting:
-            subscriber = waiting.pop()
-            while subscriber.state is State.LIVE and subscriber.cursor < target:
-                sent = self._write_next(subscriber, target)
-                if sent:
-                    deliveries += sent[0]
-                    size_bytes += sent[1]
-            looked += 1
-            if looked % _WRITES_PER_LOOK == 0 and waiting and self._clock() > deadline_s:
+            batch = waiting[-_WRITES_PER_LOOK:]
+            del waiting[-_WRITES_PER_LOOK:]
+            for subscriber in batch:
+                if subscriber.state is live and subscriber.cursor == start and subscriber.chunked:
+                    # The cursor moves first, as in `_write_next`.
+                    subscriber.cursor = upto
+                    subscriber.transport.write(shared)
+                    deliveries += upto - start
+                    size_bytes += len(shared)
+                while subscriber.state is live and subscriber.cursor < target:
+                    sent = self._write_next(subscriber, target)
+                    if sent:
+                        deliveries += sent[0]
+                        size_bytes += sent[1]
+            if waiting and self._clock() > deadline_s:
                 break
         self._feed.meter.delivered(deliveries, size_bytes)
         return not waiting and self._flushed(target)
@@ -74,6 +83,15 @@ class Fanout:
         self.flushed = target
         self.forget_joins()
         return self._feed.shown == target
+
+    def _common(self, target: int) -> tuple[int, bytes, int]:
+        """Where nearly all stand, what they get next, and how far that reaches. Nobody stands at
+        -1.
+        """
+        start = max(self.flushed, self._feed.history.first - 1)
+        if start >= target:
+            return -1, b"", -1
+        return start, *self._join(start, target, chunked=True)
 
     def pump(self, subscriber: Subscriber) -> bool:
         """One turn of a replay: one write. Says whether there is more to do for it now."""
