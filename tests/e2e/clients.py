@@ -180,7 +180,11 @@ class SseClient(asyncio.Protocol):
         if source:
             sock.bind((source, 0))
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, address(url))
+        try:
+            await loop.sock_connect(sock, address(url))
+        except BaseException:
+            sock.close()
+            raise
         accept = ("Accept", "text/event-stream")
         request["headers"] = (accept, *request.get("headers", ()))
         _, client = await loop.create_connection(cls, sock=sock)

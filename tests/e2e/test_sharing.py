@@ -128,7 +128,7 @@ async def test_a_tab_that_leaves_while_upstream_opens_disturbs_no_other(
     raw_upstream.writers[0].write(STREAM_HEAD)
     for other in others:
         await other.opened()
-    raw_upstream.writers[0].write(b"10\r\nid: 1\ndata: a\n\n\r\n")
+    raw_upstream.writers[0].write(b"f\r\nid: 1\ndata: a\n\n\r\n")
     for other in others:
         await other.has(1)
         assert other.blocks == [("1", "", "a", None)]
