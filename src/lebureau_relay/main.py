@@ -23,7 +23,14 @@ import uvloop
 from aiohttp import web
 
 from lebureau_relay import __version__, logs
-from lebureau_relay.broker.redis import RedisBroker, RedisRules, connect
+from lebureau_relay.broker.redis import (
+    BudgetKeys,
+    RedisBroker,
+    RedisBudgets,
+    RedisPlaces,
+    RedisRules,
+    connect,
+)
 from lebureau_relay.config import Settings
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
@@ -37,12 +44,13 @@ from lebureau_relay.edge.listener import listen
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason, StartError
 from lebureau_relay.identity import AuthRules, Register
+from lebureau_relay.identity.gate import PLACE_LAPSES_S
 from lebureau_relay.metrics import Metrics
-from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, OnExcess
+from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, LocalPlaces, OnExcess
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.owner import Outside
-from lebureau_relay.relay.ports import FeedKey, StreamSpec
+from lebureau_relay.relay.ports import Budgets, FeedKey, Places, StreamSpec
 from lebureau_relay.relay.share import Shared
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
@@ -80,6 +88,20 @@ class Relay:
         self.ready = False
         self._handler: StreamHandler
         self._broker: RedisBroker | None = None
+        secret = settings.redis.hash_secret.get_secret_value().encode()
+        self._hash_key = hashlib.blake2b(secret).digest() if secret else secrets.token_bytes(32)
+        limits = settings.limits
+        self._local = LocalBudgets(
+            BudgetLimits(
+                connects_per_minute=limits.connects_per_minute,
+                failed_auth_per_minute=limits.failed_auth_per_minute,
+                streams_per_user=limits.streams_per_user,
+                on_excess=OnExcess(limits.on_excess),
+            ),
+            time.monotonic,
+        )
+        self._budgets: Budgets = self._local
+        self._places: Places = LocalPlaces(limits.upstream_auth_failures_per_minute, time.monotonic)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.public_url = ""
@@ -102,8 +124,8 @@ class Relay:
                 sock.close()
             raise
         self._session = make_session()
-        identities = self._register()
         shared = await self._join_deployment()
+        identities = self._register()
         self.hub = self._hub(identities, shared)
         self.hub.start()
         self._handler = StreamHandler(self._door(identities), self.hub)
@@ -166,8 +188,20 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(_REDIS_WAIT_S):
                 await broker.arrived.wait()
-        secret = redis.hash_secret.get_secret_value().encode()
-        return Shared(broker, partial(_feed_name, hashlib.blake2b(secret).digest()))
+        self._share_budgets(broker, clustered=client.clustered)
+        return Shared(broker, partial(_feed_name, self._hash_key))
+
+    def _share_budgets(self, broker: RedisBroker, *, clustered: bool) -> None:
+        """Let the budgets hold for the whole deployment; what was there stays to fall back on."""
+        redis = self.settings.redis
+        limit = self.settings.limits.upstream_auth_failures_per_minute
+        keys = BudgetKeys(redis.prefix, self._hash_key, clustered)
+        budgets = RedisBudgets(broker.pipe, keys, redis.lease_ttl, self._local)
+        places = RedisPlaces(
+            broker.pipe, redis.prefix, redis.lease_ttl, limit, PLACE_LAPSES_S, time.monotonic
+        )
+        self._budgets, self._places = budgets, places
+        self._tasks += [asyncio.ensure_future(budgets.run()), asyncio.ensure_future(places.run())]
 
     def _redis_changed(self, up: bool) -> None:  # noqa: FBT001 - it is what changed
         self.metrics.redis_up(up)
@@ -190,14 +224,14 @@ class Relay:
             upstream_auth_failures_per_minute=limits.upstream_auth_failures_per_minute,
             stream_path=self._specs[0].path,
         )
-        secret = self.settings.redis.hash_secret.get_secret_value().encode()
         return Register(
             rules,
-            hashlib.blake2b(secret).digest() if secret else secrets.token_bytes(32),
+            self._hash_key,
             self._session,
             self.metrics,
             on_revoked=self._revoke,
             on_changed=self._revoke,
+            places=self._places,
         )
 
     def _revoke(self, credential: Credential) -> None:
@@ -243,19 +277,12 @@ class Relay:
         return Cors(self.settings.cors.allowed_origins, self.settings.auth.api_key_header)
 
     def _door(self, identities: Register) -> Door:
-        limits = self.settings.limits
-        budgets = BudgetLimits(
-            connects_per_minute=limits.connects_per_minute,
-            failed_auth_per_minute=limits.failed_auth_per_minute,
-            streams_per_user=limits.streams_per_user,
-            on_excess=OnExcess(limits.on_excess),
-        )
-        local = LocalBudgets(budgets, time.monotonic)
+        streams_total = self.settings.limits.resolved_streams_total()
         return Door(
             rules=self._credential_rules(),
             cors=self._cors(),
             addresses=ClientAddresses(map(str, self.settings.proxy.trusted), self.metrics),
-            admission=Admission(limits.resolved_streams_total(), identities, local),
+            admission=Admission(streams_total, identities, self._budgets),
             identities=identities,
             observer=self.metrics,
         )

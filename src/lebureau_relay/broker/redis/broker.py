@@ -96,6 +96,11 @@ class RedisBroker:
         return self._pipe.up
 
     @property
+    def pipe(self) -> Pipe:
+        """By which whatever else this replica shares travels, too."""
+        return self._pipe
+
+    @property
     def why(self) -> str:
         """One word for why the server was last away: OOM, NOPERM, TimeoutError."""
         return self._pipe.why

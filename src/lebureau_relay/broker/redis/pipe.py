@@ -41,7 +41,10 @@ _MAX_BYTES: Final = 8 * 1024 * 1024
 _MAX_WAITING: Final = 20_000
 # The word that an error begins with; before 7, one from within a script stands in another's text.
 _ERROR_WORD: Final = re.compile(r"(?:^|-)([A-Z]{2,}) ")
-_SCRIPTS: Final = ("take", "give", "tick", "read", "append", "probe")
+_SCRIPTS: Final = (
+    *("take", "give", "tick", "read", "append", "probe"),
+    *("sit", "seats", "strike", "places"),
+)
 
 Request = tuple[str, Sequence[str], Sequence[Argument]]  # a script's name, its keys, its arguments
 

@@ -1,9 +1,9 @@
 -- Do once what the other scripts do, on keys of no feed, and say a word: whether this server takes writes, knows the
 -- commands and allows them. KEYS lease, meta, log, fence, wanted. ARGV publish, channel, word.
 local lease, meta, log, fence, wanted = unpack(KEYS)
-redis.call('DEL', lease, meta, log, fence, wanted)
-redis.call('SET', lease, '', 'PX', 1000)
+redis.call('SET', lease, '', 'PX', 1000) -- first, for a full server refuses only the first write of a script
 redis.call('GET', lease)
+redis.call('DEL', meta, log, fence, wanted)
 redis.call('INCR', fence)
 redis.call('HSET', meta, 'top', '1')
 redis.call('HMGET', meta, 'top')
