@@ -29,7 +29,9 @@ class Ledger:
 
     async def read(self) -> bool:
         """Follow: take what the log has more than we. Whether there is a log."""
-        page = await self._broker.read(self._name, self._logged)
+        # What the log took of us and we took back since, as an owner that was replaced, counts as
+        # unread.
+        page = await self._broker.read(self._name, min(self._logged, self._feed.history.top))
         if page is None:
             return False  # its owner is about to begin it, and will say so
         if page.epoch != self._feed.history.epoch or page.top < self._logged:
@@ -46,16 +48,17 @@ class Ledger:
         feed = self._feed
         page = await self._broker.read(self._name, 0)
         if page is None:
-            return await self._begin(token)
-        if not self._fits(page):
-            await before_change()
-        self._adopt(page)
-        feed.owner.continues()
-        while feed.history.top > self._logged:
+            if not await self._begin(token):
+                return False
+        else:
+            if not self._fits(page):
+                await before_change()
+            self._adopt(page)
+        while feed.history.top > self._logged:  # a source that runs goes on saying things
             batch = feed.history.since(self._logged)
-            if batch[0].offset != self._logged + 1:  # the ring no longer reaches down to the log
-                return await self._begin(token)
-            if not await self.append(token, batch):
+            # Where the ring no longer reaches down to the log, the log begins anew.
+            in_reach = batch[0].offset == self._logged + 1
+            if not await (self.append(token, batch) if in_reach else self._begin(token)):
                 return False
         return True
 
@@ -78,9 +81,11 @@ class Ledger:
         held = history.since(0)
         base, epoch = history.first - 1, history.epoch
         verdict = await self._broker.begin(self._name, token, epoch, base, history.floor_id, held)
+        if verdict is not Verdict.TAKEN:
+            return False
         self._logged = held[-1].offset if held else base
         self._epoch = epoch
-        return verdict is Verdict.TAKEN
+        return True
 
     def _fits(self, page: LogPage) -> bool:
         """Whether the same entries stand at the same offsets, without a hole between log and
@@ -114,6 +119,7 @@ class Ledger:
         # Alone we may have seen more than the log has; it will come there too, and be compared.
         self._logged = page.top
         self._epoch = page.epoch
+        feed.owner.continues()
 
     def _rebase(self, history: History) -> None:
         """Another history takes the place of ours: each subscriber goes on from its own id."""

@@ -7,6 +7,8 @@ import pytest
 from tests.relay.loop import StillLoop
 from tests.replicas.hubs.deployment import Deployment
 
+from lebureau_relay.core.history import HistoryLimits
+
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Still uvloop; only its timers wait for the test."""
@@ -25,3 +27,9 @@ async def deploy():
     yield make
     for deployment in made:
         await deployment.close()
+
+
+@pytest.fixture
+def small() -> HistoryLimits:
+    """A ring that lets go soon."""
+    return HistoryLimits(max_events=5)

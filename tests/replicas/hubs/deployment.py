@@ -90,6 +90,7 @@ class Seat(MemoryBroker):
         self.road.set()
         self.deaf = False  # what others say is lost on the way
         self.lost_answers = 0  # of the next calls: done, and nobody learns of it
+        self.drop = 0  # so many of the next calls never arrive
         self.up = True
         self.ears: dict[str, Ear] = {}
         self._travels: set[asyncio.Task[Any]] = set()
@@ -174,6 +175,10 @@ class Seat(MemoryBroker):
         try:
             await asyncio.sleep(LATENCY_S)
             await self.road.wait()
+            if self.drop:
+                self.drop -= 1
+                await asyncio.sleep(2 * CALL_TIMEOUT_S)
+                raise BrokerDown
             answer = await call
         finally:
             call.close()
@@ -347,6 +352,24 @@ class Deployment:
         joining = replica.joining(cursor, who)
         await self.passes()
         return await joining
+
+    def part(self, replica: Replica) -> None:
+        """Cut a replica's road to the server; what is on it waits."""
+        replica.seat.road.clear()
+
+    async def heal(self, replica: Replica, seconds: float = 2 * LEASE_S) -> None:
+        replica.seat.road.set()
+        await self.passes(seconds)
+
+    async def server_goes(self) -> None:
+        """The server is killed, with all that it holds."""
+        self.server.switch(False)
+        self.server.flush()
+        await self.passes(2.0)
+
+    async def server_comes(self, seconds: float = 2 * LEASE_S) -> None:
+        self.server.switch(True)
+        await self.passes(seconds)
 
     # -- what can be seen
 

@@ -4,8 +4,6 @@ import asyncio
 
 from tests.replicas.hubs.deployment import LEASE_S
 
-from lebureau_relay.core.history import HistoryLimits
-
 
 def numbers(client) -> list[int]:
     return [int(one) for one in client.ids]
@@ -147,8 +145,8 @@ async def test_a_follower_that_missed_every_word_reads_the_log(deploy):
     assert numbers(client) == [1, 2, 3]
 
 
-async def test_a_hole_that_the_log_has_let_go_is_filled_from_upstream(deploy):
-    site = deploy(2, limits=HistoryLimits(max_events=5))
+async def test_a_hole_that_the_log_has_let_go_is_filled_from_upstream(deploy, small):
+    site = deploy(2, limits=small)
     here, there = site.replicas
     await site.join(here)
     client = await site.join(there)

@@ -1,0 +1,272 @@
+"""What replicas do to each other when something fails: nothing is lost, repeated or reordered in
+silence, a stale owner appends nothing, and in the end there is one upstream again.
+"""
+
+import pytest
+from tests.relay.api import unnamed
+from tests.replicas.hubs.deployment import CALL_TIMEOUT_S, LEASE_S
+
+from lebureau_relay.broker.memory import MemoryBroker
+from lebureau_relay.core.event import Entry
+from lebureau_relay.core.sse import chunk
+from lebureau_relay.relay.ports import BrokerDown, Verdict
+
+
+def numbers(client) -> list[int]:
+    return [int(one) for one in client.ids]
+
+
+def texts(client) -> list[str]:
+    """What upstream said, and the gaps."""
+    return [
+        block.type if block.type == "relay.gap" else block.data for block in client.reader.blocks
+    ]
+
+
+async def test_without_a_server_everybody_goes_on_alone_and_comes_back_to_one(deploy):
+    site = deploy(3)
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2, 3)
+    await site.server_goes()
+    assert site.roles == ["solo"] * 3
+    assert site.upstreams == 3
+    await site.emit(4, 5)
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5]] * 3
+    await site.server_comes()
+    assert sorted(site.roles) == ["follower", "follower", "owner"]
+    assert site.upstreams == 1
+    await site.emit(6)
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5, 6]] * 3
+    assert [one.reader.gaps for one in clients] == [[], [], []]
+    assert site.logged[-3:] == ["4", "5", "6"]
+
+
+async def test_what_came_while_a_follower_was_on_its_way_to_solo_is_asked_for(deploy):
+    site = deploy(2)
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2, 3)
+    site.server.switch(False)
+    site.api.note_ids(4, 5)  # said before anybody had a line of its own
+    await site.passes(3.0)
+    await site.emit(6)
+    assert numbers(clients[1]) == [1, 2, 3, 4, 5, 6]
+    assert clients[1].reader.gaps == []
+
+
+async def test_a_follower_goes_solo_from_a_ring_that_has_let_go_of_its_beginning(deploy, small):
+    site = deploy(2, limits=small)
+    clients = [await site.join(replica) for replica in site.replicas]
+    for one in range(1, 13):
+        await site.emit(one)
+    await site.server_goes()
+    await site.emit(13)
+    assert [numbers(one) for one in clients] == [list(range(1, 14))] * 2
+    assert clients[1].reader.gaps == []
+
+
+async def test_a_stale_owner_appends_nothing(deploy):
+    site = deploy(2)
+    stale, fresh = site.replicas
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2)
+    site.part(stale)
+    site.api.emit_ids(3)  # its append is on the road, and stays there
+    await site.passes(LEASE_S + 1.0)
+    assert fresh.role == "owner"
+    assert stale.role == "solo"
+    await site.emit(4, 5)
+    assert site.logged == ["1", "2", "3", "4", "5"]
+    await site.heal(stale)
+    assert site.logged == ["1", "2", "3", "4", "5"]
+    assert site.owner is fresh
+    assert site.upstreams == 1
+    await site.emit(6)
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5, 6]] * 2
+    assert [one.reader.gaps for one in clients] == [[], []]
+
+
+async def test_an_owner_that_is_replaced_ends_its_upstream_at_once(deploy):
+    site = deploy(2)
+    here, there = site.replicas
+    await site.join(here)
+    client = await site.join(there)
+    await site.emit(1, 2)
+    (feed,) = site.server.feeds.values()
+    feed.token = ""  # as if it had slept past its lease
+    there.feed.share.lease_free()
+    await site.passes(0.1)
+    assert there.role == "owner"
+    await site.emit(3)  # the old owner's append is refused
+    assert here.role == "follower"
+    assert here.tap.listening == []
+    assert site.upstreams == 1
+    assert numbers(client) == [1, 2, 3]
+    assert site.logged == ["1", "2", "3"]
+
+
+async def test_a_flushed_server_gets_its_history_back(deploy):
+    site = deploy(3)
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2, 3)
+    site.server.flush()
+    await site.emit(4, seconds=LEASE_S)
+    assert site.logged == ["1", "2", "3", "4"]
+    assert site.upstreams == 1
+    await site.emit(5)
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5]] * 3
+    assert [one.reader.gaps for one in clients] == [[], [], []]
+
+
+async def test_a_follower_that_knows_less_may_begin_the_log_anew(deploy):
+    site = deploy(2)
+    ahead, behind = site.replicas
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2, 3)
+    behind.seat.deaf = True
+    await site.emit(4, 5)
+    behind.seat.deaf = False
+    site.server.flush()
+    behind.feed.share.lease_free()  # it hears of it first
+    await site.passes(LEASE_S)
+    assert site.owner is behind
+    assert site.logged == ["1", "2", "3", "4", "5"]
+    await site.emit(6)
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5, 6]] * 2
+    assert [one.reader.gaps for one in clients] == [[], []]
+
+
+@pytest.mark.parametrize("entries", ["taken", "lost"])
+async def test_an_append_of_unknown_outcome_is_neither_lost_nor_doubled(deploy, entries):
+    site = deploy(2)
+    owner, follower = site.replicas
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2)
+    if entries == "taken":
+        owner.seat.lost_answers = 1
+    else:
+        owner.seat.drop = 1
+    await site.emit(3, seconds=3 * CALL_TIMEOUT_S)
+    assert owner.role == "owner"
+    await site.emit(4)
+    assert site.logged == ["1", "2", "3", "4"]
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4]] * 2
+    assert [one.reader.gaps for one in clients] == [[], []]
+    assert follower.role == "follower"
+
+
+async def test_a_word_that_arrives_late_from_the_owner_itself_does_no_harm(deploy):
+    site = deploy(2)
+    owner, _ = site.replicas
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2)
+    site.part(owner)
+    site.api.emit_ids(3)
+    await site.passes(1.5 * CALL_TIMEOUT_S)  # given up, still on the road
+    site.server.feeds[next(iter(site.server.feeds))].expires_s += 100.0
+    await site.heal(owner, 0.1)
+    await site.emit(4, seconds=LEASE_S)
+    assert site.logged == ["1", "2", "3", "4"]
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4]] * 2
+    assert [one.reader.gaps for one in clients] == [[], []]
+
+
+async def test_a_server_that_was_rolled_back_gets_the_tail_again(deploy):
+    site = deploy(2)
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2, 3, 4)
+    (feed,) = site.server.feeds.values()
+    feed.log.truncate(2)  # as a failover to a replica that lagged
+    await site.emit(5, seconds=LEASE_S)
+    assert site.logged == ["1", "2", "3", "4", "5"]
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5]] * 2
+    assert [one.reader.gaps for one in clients] == [[], []]
+
+
+async def test_what_the_source_says_while_the_log_begins_anew_reaches_the_log(deploy):
+    site = deploy(2)
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2)
+    await site.server_goes()
+    site.server.switch(True)
+    for one in range(3, 600):  # one each half millisecond: some fall into every wait
+        site.api.emit_ids(one)
+        await site.passes(0.0005)
+    await site.passes(LEASE_S)
+    assert site.logged == [str(one) for one in range(1, 600)]
+    assert [entry.offset for entry in site.log] == list(range(1, 600))
+    assert [numbers(one) for one in clients] == [list(range(1, 600))] * 2
+
+
+async def test_streams_without_ids_are_told_a_gap_where_replicas_went_on_alone(deploy):
+    site = deploy(2)
+    clients = [await site.join(replica) for replica in site.replicas]
+    site.api.emit(unnamed("a"))
+    await site.passes()
+    await site.server_goes()
+    site.api.emit(unnamed("b"))
+    await site.passes(2.0)
+    await site.server_comes()
+    site.api.emit(unnamed("c"))
+    await site.passes()
+    for client in clients:
+        said = texts(client)
+        assert [one for one in said if one != "relay.gap"] == ["a", "b", "c"]
+    assert any(one.reader.gaps for one in clients), "somebody's place is not what the log says"
+
+
+async def test_a_place_that_a_replica_named_alone_means_nothing_elsewhere(deploy):
+    """A position without upstream's id, said while alone, must not be taken for the log's."""
+    site = deploy(2)
+    alone, other = site.replicas
+    client = await site.join(alone)
+    await site.join(other)
+    site.api.emit(unnamed("a"))
+    await site.passes()
+    site.part(alone)
+    await site.passes(LEASE_S + 1.0)
+    assert other.role == "owner"
+    alone.tap.listening[0].cut()  # alone it misses what the other has
+    await site.passes(0.01)
+    site.api.emit(unnamed("b"))
+    await site.passes(5.0)
+    site.api.emit(unnamed("c"))
+    await site.passes()
+    place = client.last_id
+    client.leave()
+    again = await site.join(other, place)
+    await site.passes(3.0)
+    site.api.emit(unnamed("d"))
+    await site.passes()
+    assert texts(again)[0] == "relay.gap"
+
+
+class Unfenced(MemoryBroker):
+    """A seat whose appends nobody checks: what the fence is for."""
+
+    async def append(self, feed, token, epoch, after, entries) -> Verdict:
+        held = self._feed(feed)
+        if held.log is None:
+            raise BrokerDown
+        return await super().append(feed, held.token, epoch, after, entries)
+
+
+async def test_the_fence_is_what_keeps_a_stale_owner_out(deploy):
+    """The same append with the fence and without it: the test above would fail without."""
+    site = deploy(2)
+    stale, fresh = site.replicas
+    await site.join(stale)
+    await site.join(fresh)
+    await site.emit(1, 2)
+    (name,) = site.server.feeds
+    old = stale.feed.share.token
+    site.part(stale)
+    await site.passes(LEASE_S + 1.0)
+    assert site.server.feeds[name].token != old
+    epoch, top = fresh.feed.history.epoch, fresh.feed.history.top
+    word = [Entry(top + 1, b"9", chunk(b"id: 9\ndata: 9\n\n"), 0.0)]
+    fenced = MemoryBroker(site.server, "late")
+    assert await fenced.append(name, old, epoch, top, word) is Verdict.FENCED
+    assert "9" not in site.logged
+    unfenced = Unfenced(site.server, "later")
+    assert await unfenced.append(name, old, epoch, top, word) is Verdict.TAKEN
+    assert "9" in site.logged
