@@ -98,7 +98,7 @@ class Continuity:
     def _entry(self, event: Event, at_s: float) -> Entry:
         history = self._history
         offset = history.top + 1
-        event_id = event.id or Place(history.epoch, offset).id
+        event_id = event.id or Place(history.name, offset).id
         if event.data is None:
             body = gap_block(GapCause.OVERSIZE, history.place_id(history.top), event_id)
             entry = Entry(offset, event_id, sse.chunk(body), at_s, GapCause.OVERSIZE)

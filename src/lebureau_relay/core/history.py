@@ -75,12 +75,16 @@ class History:
         "epoch",
         "floor_id",
         "limits",
+        "name",
         "size_bytes",
         "top",
     )
 
     def __init__(self, limits: HistoryLimits, epoch: str, floor_id: bytes = b"") -> None:
         self.epoch = epoch
+        # Who gives names to events without ids: the epoch, or the term of one owner among several.
+        # Two that number on from one place, unseen by each other, must not name alike.
+        self.name = epoch
         self.floor_id = floor_id
         self.top = 0  # offset of the newest entry
         self.size_bytes = 0  # of the frames held
@@ -177,7 +181,7 @@ class History:
         """Start a new numbering: what is held can't be told apart from what comes, so it goes."""
         self._retired = frozenset((*self._index, trim(self.floor_id)))
         self.clear()
-        self.epoch = epoch
+        self.epoch = self.name = epoch
 
     def retire(self, cursor: bytes) -> None:
         """Upstream has shown that it can't say what follows `cursor`, which was the floor."""
@@ -293,7 +297,7 @@ class History:
                 yield self._entries[slot]
 
     def _find_place(self, place: Place) -> tuple[Standing, int]:
-        if place.epoch != self.epoch or place.offset > self.top:
+        if place.epoch not in (self.epoch, self.name) or place.offset > self.top:
             return Standing.LOST, 0
         if place.offset < self.first - 1:
             return Standing.EVICTED, 0

@@ -69,6 +69,7 @@ class Share:
         self._broker = shared.broker
         self._observer = outside.observer
         self._uniform = outside.uniform
+        self._new_epoch = outside.new_epoch
         self._ledger = Ledger(feed, shared.broker, self._name, new_history)
         self._nudged = False
         self._rested: asyncio.Future[None] | None = None  # what `_rest` waits for
@@ -168,6 +169,7 @@ class Share:
             self._observer.takeover(now_s - (free_since_s or now_s))
             self._had_owner = False
         self.role = Role.OWNER
+        feed.history.name = self._new_epoch()
         feed.publish = self._append
         # What was on its way when the server stumbled is in the log by now.
         self._pending = []
@@ -263,6 +265,7 @@ class Share:
             return
         follower = self.role is Role.FOLLOWER
         self.role = Role.SOLO
+        feed.history.name = self._new_epoch()
         feed.publish = feed.accept
         pending, self._pending = self._pending, []
         feed.accept(pending)

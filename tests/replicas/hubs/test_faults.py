@@ -119,7 +119,7 @@ async def test_a_flushed_server_gets_its_history_back(deploy):
 
 async def test_a_follower_that_knows_less_may_begin_the_log_anew(deploy):
     site = deploy(2)
-    ahead, behind = site.replicas
+    _, behind = site.replicas
     clients = [await site.join(replica) for replica in site.replicas]
     await site.emit(1, 2, 3)
     behind.seat.deaf = True
@@ -133,6 +133,29 @@ async def test_a_follower_that_knows_less_may_begin_the_log_anew(deploy):
     await site.emit(6)
     assert [numbers(one) for one in clients] == [[1, 2, 3, 4, 5, 6]] * 2
     assert [one.reader.gaps for one in clients] == [[], []]
+
+
+async def test_a_log_that_began_anew_is_not_taken_for_the_old_one(deploy):
+    """The new owner knew less and upstream proves nothing, so its offsets mean other events."""
+    site = deploy(3)
+    _, behind, away = site.replicas
+    clients = [await site.join(replica) for replica in site.replicas]
+    await site.emit(1, 2, 3)
+    behind.seat.deaf = True
+    await site.emit(4, 5)
+    away.seat.deaf = True
+    site.api.known = "live"
+    site.server.flush()
+    behind.seat.deaf = False
+    behind.feed.share.lease_free()
+    await site.passes(0.2)
+    assert behind.role == "owner"
+    await site.emit(6, 7, 8)
+    away.seat.deaf = False
+    site.api.known = "honours"
+    await site.passes(LEASE_S)
+    told = clients[2].told
+    assert told == ["1", "2", "3", "4", "5", "6", "7", "8"] or "relay.gap" in told
 
 
 @pytest.mark.parametrize("entries", ["taken", "lost"])
@@ -243,7 +266,7 @@ async def test_a_place_that_a_replica_named_alone_means_nothing_elsewhere(deploy
 class Unfenced(MemoryBroker):
     """A seat whose appends nobody checks: what the fence is for."""
 
-    async def append(self, feed, token, epoch, after, entries) -> Verdict:
+    async def append(self, feed, _token, epoch, after, entries) -> Verdict:
         held = self._feed(feed)
         if held.log is None:
             raise BrokerDown
