@@ -3,6 +3,10 @@
 As long as they are one, offsets and epoch mean the same in every replica. Where they have parted
 (the server was flushed or rolled back, somebody went on alone), the log is taken as it is, and each
 subscriber finds its place in it by id.
+
+A log's name is the epoch of its numbering and, after a point, one of its own: the server may be
+flushed, and begun anew by a replica that knew less and numbers other events from there. Only a log
+that is known by name is read on from where we stand; another is held against us from its start.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,23 +22,30 @@ class Ledger:
     """One feed's history and its log. Every method that waits may raise BrokerDown."""
 
     def __init__(
-        self, feed: Feed, broker: Broker, name: str, new_history: Callable[[str], History]
+        self,
+        feed: Feed,
+        broker: Broker,
+        name: str,
+        new_history: Callable[[str], History],
+        new_epoch: Callable[[], str],
     ) -> None:
         self._feed = feed
         self._broker = broker
         self._name = name
         self._new_history = new_history
+        self._new_epoch = new_epoch
         self._logged = 0  # up to this offset, log and history are known to be the same
-        self._epoch = ""  # of the log
+        self.log = ""  # the log's name
 
     async def read(self) -> bool:
         """Follow: take what the log has more than we. Whether there is a log."""
         # What the log took of us and we took back since, as an owner that was replaced, counts as
         # unread.
-        page = await self._broker.read(self._name, min(self._logged, self._feed.history.top))
+        after = min(self._logged, self._feed.history.top)
+        page = await self._broker.read(self._name, after)
         if page is None:
             return False  # its owner is about to begin it, and will say so
-        if page.epoch != self._feed.history.epoch or page.top < self._logged:
+        if after and (page.epoch != self.log or page.top < after or not self._fits(page)):
             page = await self._broker.read(self._name, 0)
         if page is not None:
             self._adopt(page)
@@ -66,10 +77,9 @@ class Ledger:
         """Add the history's next entries to the log. False: the lease or the log is not what we
         believe.
         """
-        epoch = self._feed.history.epoch
-        if epoch != self._epoch:  # the numbering has begun anew: so does the log
+        if self._feed.history.epoch != _epoch(self.log):  # a new numbering: a new log
             return await self._begin(token)
-        verdict = await self._broker.append(self._name, token, epoch, self._logged, batch)
+        verdict = await self._broker.append(self._name, token, self.log, self._logged, batch)
         if verdict is not Verdict.TAKEN:
             return False
         self._logged = batch[-1].offset
@@ -79,12 +89,12 @@ class Ledger:
         """No log, or one that ours doesn't continue: it begins with what we hold."""
         history = self._feed.history
         held = history.since(0)
-        base, epoch = history.first - 1, history.epoch
-        verdict = await self._broker.begin(self._name, token, epoch, base, history.floor_id, held)
+        base, log = history.first - 1, f"{history.epoch}.{self._new_epoch()}"
+        verdict = await self._broker.begin(self._name, token, log, base, history.floor_id, held)
         if verdict is not Verdict.TAKEN:
             return False
         self._logged = held[-1].offset if held else base
-        self._epoch = epoch
+        self.log = log
         return True
 
     def _fits(self, page: LogPage) -> bool:
@@ -92,10 +102,12 @@ class Ledger:
         history.
         """
         history = self._feed.history
-        if page.epoch != history.epoch:
+        if _epoch(page.epoch) != history.epoch:
             return False
-        if page.entries and page.entries[0].offset > history.top + 1:
-            return False  # the log has let go what we lack
+        if page.entries and page.entries[0].offset > history.top:
+            # Nothing to compare: it is what follows if it is the log that we know. If there is a
+            # hole, the log has let go what we lack.
+            return page.epoch == self.log and page.entries[0].offset == history.top + 1
         return all(
             entry.frame == history.entry(entry.offset).frame
             for entry in page.entries
@@ -113,12 +125,12 @@ class Ledger:
             feed.host.grown(feed.history.size_bytes - before_bytes)
             feed.accept(more)
         else:
-            history = self._new_history(page.epoch)
+            history = self._new_history(_epoch(page.epoch))
             history.load(page.base, page.floor_id, page.top, page.entries)
             self._rebase(history)
         # Alone we may have seen more than the log has; it will come there too, and be compared.
         self._logged = page.top
-        self._epoch = page.epoch
+        self.log = page.epoch
         feed.owner.continues()
 
     def _rebase(self, history: History) -> None:
@@ -149,3 +161,8 @@ class Ledger:
             feed.ask_upstream(subscriber, last_id)
         else:
             feed.resume_with_gap(subscriber, GapCause.DEGRADED, history.top, last_id)
+
+
+def _epoch(log: str) -> str:
+    """The numbering that a log continues, of the log's name."""
+    return log.partition(".")[0]

@@ -133,9 +133,9 @@ class Verdict(StrEnum):
 class LogPage:
     """What a feed's log holds after some offset, in one atomic look.
 
-    `base` is the offset before its first entry ever, `floor_id` the cursor that stood there; `top`
-    is the newest offset. `entries` are in order, those that are still held; their times are unknown
-    and set to now.
+    `epoch` is what `begin` called it. `base` is the offset before its first entry ever, `floor_id`
+    the cursor that stood there; `top` is the newest offset. `entries` are in order, those that are
+    still held; their times are unknown and set to now.
     """
 
     epoch: str

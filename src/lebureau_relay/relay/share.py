@@ -70,7 +70,7 @@ class Share:
         self._observer = outside.observer
         self._uniform = outside.uniform
         self._new_epoch = outside.new_epoch
-        self._ledger = Ledger(feed, shared.broker, self._name, new_history)
+        self._ledger = Ledger(feed, shared.broker, self._name, new_history, outside.new_epoch)
         self._nudged = False
         self._rested: asyncio.Future[None] | None = None  # what `_rest` waits for
         self._behind = False  # the log has something that the history lacks
@@ -95,8 +95,8 @@ class Share:
 
     def log_moved(self, epoch: str, top: int) -> None:
         """The log's top is now there."""
-        history = self._feed.history
-        if self.role is Role.FOLLOWER and (epoch != history.epoch or top != self._feed.shown):
+        unread = epoch != self._ledger.log or top != self._feed.shown
+        if unread and self.role is Role.FOLLOWER:
             self._behind = True
             self._nudge()
 

@@ -6,11 +6,6 @@ import pytest
 from tests.relay.api import unnamed
 from tests.replicas.hubs.deployment import CALL_TIMEOUT_S, LEASE_S
 
-from lebureau_relay.broker.memory import MemoryBroker
-from lebureau_relay.core.event import Entry
-from lebureau_relay.core.sse import chunk
-from lebureau_relay.relay.ports import BrokerDown, Verdict
-
 
 def numbers(client) -> list[int]:
     return [int(one) for one in client.ids]
@@ -263,33 +258,22 @@ async def test_a_place_that_a_replica_named_alone_means_nothing_elsewhere(deploy
     assert texts(again)[0] == "relay.gap"
 
 
-class Unfenced(MemoryBroker):
-    """A seat whose appends nobody checks: what the fence is for."""
-
-    async def append(self, feed, _token, epoch, after, entries) -> Verdict:
-        held = self._feed(feed)
-        if held.log is None:
-            raise BrokerDown
-        return await super().append(feed, held.token, epoch, after, entries)
-
-
-async def test_the_fence_is_what_keeps_a_stale_owner_out(deploy):
-    """The same append with the fence and without it: the test above would fail without."""
+async def test_a_stale_owner_appends_nothing_even_where_its_word_would_fit(deploy):
+    """The log stands where the stale owner left it: only the fence tells them apart."""
     site = deploy(2)
     stale, fresh = site.replicas
-    await site.join(stale)
-    await site.join(fresh)
+    clients = [await site.join(replica) for replica in site.replicas]
     await site.emit(1, 2)
-    (name,) = site.server.feeds
-    old = stale.feed.share.token
     site.part(stale)
+    site.api.emit_ids(3)
+    site.api.up.clear()  # whoever takes over has nothing to append yet
     await site.passes(LEASE_S + 1.0)
-    assert site.server.feeds[name].token != old
-    epoch, top = fresh.feed.history.epoch, fresh.feed.history.top
-    word = [Entry(top + 1, b"9", chunk(b"id: 9\ndata: 9\n\n"), 0.0)]
-    fenced = MemoryBroker(site.server, "late")
-    assert await fenced.append(name, old, epoch, top, word) is Verdict.FENCED
-    assert "9" not in site.logged
-    unfenced = Unfenced(site.server, "later")
-    assert await unfenced.append(name, old, epoch, top, word) is Verdict.TAKEN
-    assert "9" in site.logged
+    assert fresh.role == "owner"
+    stale.seat.road.set()
+    await site.passes(0.1)
+    assert site.logged == ["1", "2"]
+    site.api.up.set()
+    await site.emit(4, seconds=LEASE_S)
+    assert site.logged == ["1", "2", "3", "4"]
+    assert [numbers(one) for one in clients] == [[1, 2, 3, 4]] * 2
+    assert [one.reader.gaps for one in clients] == [[], []]
