@@ -173,6 +173,13 @@ def test_taking_back_the_newer_of_two_finds_the_older_again():
     assert ids(history.since(0)) == ["d", "e", "f"]
 
 
+def test_what_was_taken_back_leaves_no_doubt_behind():
+    history = ring("a", "a")
+    history.truncate(0)
+    append(history, "a")
+    assert history.find(b"a") == (HELD, 1)
+
+
 def test_taking_back_more_than_is_held_leaves_the_floor_without_a_name():
     history = ring("a", "b", "c", "d", limits=HistoryLimits(max_events=1))
     history.truncate(2)
