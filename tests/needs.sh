@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need and no Python package brings: a browser, a Redis, a Node. Root gets it from apt-get,
+# What the tests need and no Python package brings: a browser, a Redis, a Node and two tools. Root gets it from apt-get,
 # others are told the packages' names. The Redis service itself is not needed: tests start their own.
 set -euo pipefail
 
@@ -7,6 +7,8 @@ missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v node >/dev/null || missing+=(nodejs)
+command -v curl >/dev/null || missing+=(curl)
+command -v openssl >/dev/null || missing+=(openssl)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
