@@ -9,6 +9,7 @@ names one unbroken numbering of ids.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from lebureau_relay.core.event import (
@@ -135,7 +136,8 @@ class History:
 
     def oldest_from_upstream(self) -> Entry | None:
         """The oldest entry that upstream would send again."""
-        return next((entry for entry in self.since(0) if entry.from_upstream), None)
+        held = islice(self._entries, self._start, None)
+        return next((entry for entry in held if entry.from_upstream), None)
 
     def named(self, event_id: bytes) -> Entry | None:
         """The newest entry with this id."""
