@@ -172,9 +172,10 @@ class House:
     total_bytes: int = 268_435_456
     backoff: Backoff = field(default_factory=Backoff)
     jitter: float = 0.0  # what `uniform` returns
+    api: Api = field(default_factory=Api)
+    name: str = "e"  # what its epochs begin with
 
     def __post_init__(self) -> None:
-        self.api = Api()
         self.register = Register()
         self.journal = Journal()
         self.clients: list[Client] = []
@@ -194,7 +195,7 @@ class House:
 
     def _new_epoch(self) -> str:
         self._epochs += 1
-        return f"e{self._epochs}"
+        return f"{self.name}{self._epochs}"
 
     async def join(
         self,
@@ -226,7 +227,7 @@ class House:
 
     def joining(self, *args, **kwargs) -> "asyncio.Task[Client]":
         """A join that goes on while the test does something else."""
-        return asyncio.ensure_future(self.join(*args, **kwargs))
+        return self.loop.create_task(self.join(*args, **kwargs))
 
     async def settle(self) -> None:
         await self.loop.settle()
