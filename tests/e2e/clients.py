@@ -60,7 +60,7 @@ def head(
     headers: Headers = (),
 ) -> bytes:
     """A request head, byte for byte."""
-    fields: list[tuple[str, str | bytes]] = [("Host", "relay.example")]
+    fields: list[tuple[str, str | bytes]] = [("Host", "localhost")]
     fields += [("x-api-key", key)] if key else []
     fields += [("Cookie", cookie)] if cookie else []
     fields += [("Last-Event-ID", cursor)] if cursor is not None else []
