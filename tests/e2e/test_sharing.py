@@ -228,3 +228,21 @@ async def test_what_is_no_credential_is_told_so(relay, query, headers, status, c
     assert ("www-authenticate" in reply.headers) == (status == 401)
     assert b"lb_k_" not in reply.raw
     assert b"forged" not in reply.raw
+
+
+async def test_one_that_opens_in_the_middle_of_a_drain_is_told(serve, raw_upstream, connect):
+    """Its position would be lost with it, had it no goodbye."""
+    relay = await serve(raw_upstream.url, drain={"spread": 1})
+    opening = [asyncio.ensure_future(connect(relay, key="a")) for _ in range(4)]
+    await eventually(lambda: raw_upstream.writers)
+    raw_upstream.writers[0].write(STREAM_HEAD)
+    clients = await asyncio.gather(*opening)
+    late = await connect(relay, key="b", opened=False)
+    await eventually(lambda: len(raw_upstream.writers) == 2)
+    draining = asyncio.ensure_future(relay.drain())
+    await clients[0].ended()
+    raw_upstream.writers[1].write(STREAM_HEAD)
+    await draining
+    await relay.stop()
+    await late.ended()
+    assert late.reason == "draining"

@@ -128,7 +128,8 @@ class Hub:
                 await asyncio.sleep(due_s - self.clock())
             subscriber.feed.end(subscriber, CloseReason.DRAINING)
         deadline_s = self.clock() + 5.0  # the feed aborts by then whoever doesn't read
-        while self.streams and self.clock() < deadline_s + 2 * _SLOT_S:  # noqa: ASYNC110 - seldom
+        while self.streams and self.clock() < deadline_s + 2 * _SLOT_S:
+            self.end(None, CloseReason.DRAINING)  # those that were opening when it began
             await asyncio.sleep(_SLOT_S)
 
     # -- requests
