@@ -184,9 +184,9 @@ async def test_a_seat_is_given_back_once(deploy):
 
 
 async def test_a_killed_replicas_streams_stop_counting(deploy, deployment):
-    a, b = await deploy(2, streams_per_user=2)
-    await a.sit()
-    await a.sit()
+    a, b = await deploy(2, streams_per_user=4)
+    for each in (a, b, a, b):
+        await each.sit()
     killed_s = time.monotonic()
     await deployment.kill(a)
     assert await b.code() == "too_many_streams"
@@ -336,6 +336,28 @@ async def test_a_401_counts_for_a_minute_everywhere(deploy):
     assert room.spent_for_s == pytest.approx(60, abs=3)
 
 
+async def test_a_401_takes_the_place_of_who_caused_it(deploy):
+    a, b = await deploy(2, upstream_401s=3)
+    a.places.failed((await a.places.take(1)).places[0])
+    taken = 0
+    async with asyncio.timeout(SOON_S):
+        while taken < 2:
+            taken += len((await b.places.take(1)).places)
+    assert (await b.places.take(1)).places == ()
+
+
+async def test_it_is_spent_until_the_newest_allow_one_more(deploy):
+    a, b = await deploy(2, upstream_401s=2)
+    for _ in range(2):
+        failed_s = time.monotonic()
+        a.places.failed(None)
+        a.places.failed(None)
+        await until(lambda: is_spent(b))
+        await asyncio.sleep(1.0)
+    spent_for_s = (await b.places.take(1)).spent_for_s
+    assert spent_for_s > 60 - (time.monotonic() - failed_s) - 0.5
+
+
 async def is_spent(replica: Replica) -> bool:
     return (await replica.places.take(0)).spent_for_s > 0
 
@@ -418,14 +440,16 @@ async def test_a_flushed_server_learns_it_all_again(own):
     server, (a, b) = await own(2, streams_per_user=2, upstream_401s=2)
     await a.sit()
     await a.sit()
-    a.places.failed((await a.places.take(1)).places[0])
-    a.places.failed(None)
-    await until(lambda: is_spent(b))
+    places = (await a.places.take(2)).places
+    a.places.failed(places[0])
     with server.client() as client:
+        await until(lambda: are_there(client, ":failures"))
         client.flushall()
-        await until(lambda: are_there(client, ":failures", ":seats"))
+        await until(lambda: are_there(client, ":failures", ":places", ":seats"))
     assert await b.code() == "too_many_streams"
-    assert await is_spent(b)
+    assert (await b.places.take(1)).places == ()
+    a.places.failed(places[1])
+    await until(lambda: is_spent(b))
 
 
 async def are_there(client: Redis, *ends: str) -> bool:
