@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
+from playwright.async_api import async_playwright
 from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.clients import SseClient, Tab, ask, eventually
 
@@ -27,6 +29,16 @@ QUICK = {
     "stream": {"heartbeat": 0.2, "retry": 0.05},
     "drain": {"spread": 0},
 }
+
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 _CREDENTIALS = {"key", "cookie", "x-api-key", "authorization"}
 
@@ -313,3 +325,13 @@ def pages(routes: Mapping[str, tuple[str, str]]):
             app.router.add_get(path, page)
 
     return add
+
+
+@pytest.fixture
+async def browser():
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=CHROMIUM
+        )
+        yield browser
+        await browser.close()

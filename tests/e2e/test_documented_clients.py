@@ -8,19 +8,8 @@ import sys
 import httpx
 import pytest
 from httpx_sse import aconnect_sse
-from playwright.async_api import async_playwright
 from tests.e2e.clients import DESKTOPS, eventually
 from tests.e2e.conftest import pages
-
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 # As the documentation has it, but for the recording: unnamed messages, JSON with type and payload.
 PAGE = """<!doctype html><title>tab</title><link rel="icon" href="data:,"><script>
@@ -61,16 +50,6 @@ for line in response.iter_lines():
         event = json.loads(line[6:])
         print(event["type"], event["payload"].get("id", event["payload"].get("n")), flush=True)
 """
-
-
-@pytest.fixture
-async def browser():
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=CHROMIUM
-        )
-        yield browser
-        await browser.close()
 
 
 @pytest.fixture
@@ -172,6 +151,21 @@ async def test_nodes_naive_loop_survives_bursts(relay, simulator, user, run, tmp
             simulator.emit_event(user.id, "desktops", "news", {"n": n, "text": "é" * 300})
         await eventually(lambda want=number + 60: len(lines) >= want, 20)
     assert lines == [f"news {n}" for n in range(600)]
+
+
+async def test_nodes_naive_loop_reads_the_goodbye_as_an_event_and_ends(
+    relay, simulator, user, run, tmp_path
+) -> None:
+    """What the relay says has the shape of every other event, or this client would die of it."""
+    script = tmp_path / "read.mjs"
+    script.write_text(NODE + "console.log('the end');")
+    lines = await run(shutil.which("node"), str(script), relay.public_url + DESKTOPS, KEY=user.key)
+    await eventually(lambda: relay.hub.streams == 1, 20)
+    simulator.emit_event(user.id, "desktops", "news", {"n": 1})
+    await eventually(lambda: lines)
+    await relay.drain()
+    await eventually(lambda: lines[-1] == "the end", 20)
+    assert lines == ["news 1", "relay.closing undefined", "the end"]
 
 
 async def test_pythons_requests(relay, simulator, user, run) -> None:
