@@ -102,7 +102,7 @@ class RedisBroker:
 
     @property
     def why(self) -> str:
-        """One word for why the server was last away: OOM, NOPERM, TimeoutError."""
+        """One word for why the server was last away: OutOfMemoryError, NoPermissionError …"""
         return self._pipe.why
 
     # -- members

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from lebureau_relay.broker.redis.servers import Argument, Client
 from lebureau_relay.relay.ports import BrokerDown
@@ -41,6 +41,7 @@ _MAX_BYTES: Final = 8 * 1024 * 1024
 _MAX_WAITING: Final = 20_000
 # The word that an error begins with; before 7, one from within a script stands in another's text.
 _ERROR_WORD: Final = re.compile(r"(?:^|-)([A-Z]{2,}) ")
+_FORBIDDEN: Final = "executing the script can't"  # the one error of ACLs that has no such word
 _SCRIPTS: Final = (
     *("take", "give", "tick", "read", "append", "probe"),
     *("sit", "seats", "strike", "places"),
@@ -214,10 +215,10 @@ class Pipe:
 
 
 def _kind(error: Exception) -> str:
-    """One word for it: OOM, READONLY, ConnectionError. The rest of a server's sentence may hold a
-    key.
-    """
+    """One word for it: ReadOnlyError, OOM. The rest of a server's sentence may hold a key."""
     if isinstance(error, ExceptionGroup):
         return _kind(error.exceptions[0])
+    if isinstance(error, ResponseError) and _FORBIDDEN in str(error):
+        return NoPermissionError.__name__
     words = _ERROR_WORD.findall(str(error)) if isinstance(error, ResponseError) else ()
     return words[-1] if words else type(error).__name__
