@@ -205,3 +205,16 @@ def test_clearing_may_set_where_the_numbering_goes_on():
     history.clear(9)
     append(history, "a")
     assert history.find(b"a") == (HELD, 10)
+
+
+def test_an_id_that_stood_for_something_else_in_the_history_before_is_lost():
+    old, new = ring("a", "b"), ring("a")
+    append(new, "b", size_bytes=11)
+    append(new, "c")
+    new.succeed(old)
+    assert new.find(b"a") == (HELD, 1)
+    assert new.find(b"b") == LOST
+    assert new.find(b"c") == (HELD, 3)
+    newest = ring("b", "c")
+    newest.succeed(new)
+    assert newest.find(b"b") == LOST, "also what was lost there already"

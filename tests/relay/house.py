@@ -47,6 +47,9 @@ class Register:
     def rejected(self, credential: Credential) -> None:
         self.verdicts.append(("rejected", credential))
 
+    async def ensure_fresh(self, credential: Credential) -> None:
+        self.verdicts.append(("asked", credential))
+
     def undecided(self, credential: Credential) -> None:
         self.verdicts.append(("undecided", credential))
 

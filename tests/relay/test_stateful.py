@@ -363,6 +363,8 @@ class Honest(World):
         feeds = list(self.house.hub._feeds.values())
         if not self.settled or not self.api.up.is_set() or self.api.answers:
             return False
+        if self.house.hub._held_off:
+            return False
         for feed in feeds:
             ids = [entry.id.decode() for entry in feed.history.since(0)]
             floor = feed.history.floor_id.decode()

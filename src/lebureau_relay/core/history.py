@@ -185,6 +185,17 @@ class History:
         self.clear()
         self.epoch = self.name = epoch
 
+    def succeed(self, old: "History") -> None:
+        """Take the place of another history: an id that stood for something else there can't be
+        told apart from its namesake here.
+        """
+        changed = (
+            key
+            for key, offset in self._index.items()
+            if (was := old.named(key)) is not None and was.frame != self.entry(offset).frame
+        )
+        self._retired |= old._retired.union(changed)  # noqa: SLF001 - of the same class
+
     def retire(self, cursor: bytes) -> None:
         """Upstream has shown that it can't say what follows `cursor`, which was the floor."""
         # One is enough: whoever comes with an earlier one makes upstream refuse it once more.

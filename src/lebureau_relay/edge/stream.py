@@ -52,9 +52,7 @@ class StreamHandler:
 
     async def __call__(self, request: web.Request, stream: StreamSpec) -> web.StreamResponse:
         """Answer one request, or raise Refusal."""
-        response = await self._answer(request, stream)
-        self._door.observer.stream(stream.name).connect("accepted")
-        return response
+        return await self._answer(request, stream)
 
     async def _answer(self, request: web.Request, stream: StreamSpec) -> web.StreamResponse:
         door = self._door
@@ -104,6 +102,7 @@ class StreamHandler:
         if subscriber is None:
             guest.seat.release()
         else:
+            door.observer.stream(stream.name).connect("accepted")
             feed.attach(subscriber, ask.cursor, waited=arrived_s < feed.open_since_s)
             guest.settle()
         return response

@@ -8,6 +8,7 @@ that upstream ignored the cursor (contract, section 3). At most one request a fe
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -45,12 +46,17 @@ class Outcome(StrEnum):
 _UNKNOWABLE = (Outcome.TIMEOUT, Outcome.FAILED)
 
 
+# A group is asked for at least so much of the time-out, however long it stood in the queue.
+_LEAST_SHARE = 0.05
+
+
 @dataclass(slots=True, eq=False)
 class Group:
     """Subscribers that wait with one cursor."""
 
     cursor: bytes
     start: int  # the feed's top when the first of them came
+    since_s: float  # when that was
     base: bytes = b""  # what upstream is asked for
     skip: int = 0  # events without ids that the clients have seen since `base`
     passed: int = 0  # of these, how many have come back
@@ -84,8 +90,10 @@ class CatchUp:
                 group.subscribers.append(subscriber)
                 return
         base, skip = split_derived(key)
-        group = Group(key, self._feed.shown, base, skip, subscribers=[subscriber])
+        feed = self._feed
+        group = Group(key, feed.shown, feed.host.clock(), base, skip, subscribers=[subscriber])
         self.waiting.append(group)
+        self._resumed.set()  # whoever was waited for alone no longer is
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
 
@@ -107,7 +115,7 @@ class CatchUp:
         self._resumed.set()
 
     def close(self) -> None:
-        """The feed ends, or its last subscriber has left."""
+        """The feed ends."""
         if self._task is not None:
             self._task.cancel()
         self.waiting = []
@@ -120,6 +128,13 @@ class CatchUp:
                 self._finish(group, outcome, offset)
         finally:
             self._task = None
+            for group in list(self.waiting):  # it failed: nobody is left to wait for nothing
+                self._finish(group, Outcome.FAILED, None)
+
+    def rebased(self, top: int) -> None:
+        """The feed's history is another now, with another numbering."""
+        for group in self.waiting:
+            group.start = top
 
     def _is_own(self, group: Group) -> bool:
         """Whether the feed's own subscription has been asked for what this group needs: a cold
@@ -142,36 +157,43 @@ class CatchUp:
             self._feed.owner.replace(upstream_cursor(group.base))
             if not group.skip:
                 return Outcome.FILLED, history.top
+        # The time-out runs from when the first came, so that a queue of them behind an upstream
+        # that hangs doesn't wait for one after the other; but each is asked for a moment at least.
+        waited_s = self._feed.host.clock() - group.since_s
+        left_s = max(self._timeout_s - waited_s, self._timeout_s * _LEAST_SHARE)
         try:
-            async with asyncio.timeout(self._timeout_s) as limit:
+            async with asyncio.timeout(left_s) as limit:
                 if self._is_own(group):
                     await group.done.wait()
                     return Outcome.SEEN, None
-                return await self._ask(group, limit)
+                return await self._ask(group, limit, left_s)
         except TimeoutError:
             return Outcome.TIMEOUT, None
 
-    async def _ask(self, group: Group, limit: asyncio.Timeout) -> tuple[Outcome, int | None]:
+    async def _ask(
+        self, group: Group, limit: asyncio.Timeout, left_s: float
+    ) -> tuple[Outcome, int | None]:
         credential = group.alive()[0].credential
         try:
             self._request = await self._source.open(
                 self._feed.key, credential, upstream_cursor(group.base)
             )
-            return await self._read(group, self._request, limit)
+            return await self._read(group, self._request, limit, left_s)
         except SourceFailure as failure:
-            if failure.problem is SourceProblem.UNAUTHORIZED:
-                self._feed.owner.reject(credential)
-            return Outcome.FAILED, None
+            if failure.problem is not SourceProblem.UNAUTHORIZED:
+                return Outcome.FAILED, None
+            self._feed.owner.reject(credential)
         finally:
             if self._request is not None:
                 self._request.close()
                 self._request = None
+        # Those who hold that credential are out; others may have good ones.
+        return await self._ask(group, limit, left_s) if group.alive() else (Outcome.FAILED, None)
 
     async def _read(
-        self, group: Group, request: Subscription, limit: asyncio.Timeout
+        self, group: Group, request: Subscription, limit: asyncio.Timeout, left_s: float
     ) -> tuple[Outcome, int | None]:
         clock = self._feed.host.clock
-        left_s = self._timeout_s
         while group.alive() and not group.done.is_set():
             asked_s = clock()
             events = await request.read()
@@ -218,9 +240,24 @@ class CatchUp:
             subscriber.resume_id = event.id
             subscriber.say(block)
         self._feed.meter.delivered(len(waiters), len(waiters) * len(block))
-        while any(subscriber.paused for subscriber in group.alive()):
+        await self._let_drain(group)
+
+    async def _let_drain(self, group: Group) -> None:
+        """Wait until all can take more; who holds up others for too long goes on with a gap."""
+        clock = self._feed.host.clock
+        since_s = clock()
+        while paused := [one for one in group.alive() if one.paused]:
+            alone = len(self.waiting) == 1 and len(paused) == len(group.alive())
+            left_s = self._timeout_s - (clock() - since_s)
+            if not alone and left_s <= 0:
+                for subscriber in paused:
+                    after = max(subscriber.cursor, self._feed.history.first - 1)
+                    self._feed.resume_with_gap(subscriber, GapCause.SLOW, after, group.last_id)
+                return
             self._resumed.clear()
-            await self._resumed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if alone else left_s):
+                    await self._resumed.wait()
 
     def _finish(self, group: Group, outcome: Outcome, offset: int | None) -> None:
         """Let a group go on: without a gap after FILLED and SEEN, with one otherwise."""

@@ -114,9 +114,8 @@ class Fanout:
         cursor = subscriber.cursor
         if cursor < self._feed.history.first - 1:
             floor = self._feed.history.first - 1
-            self._feed.tell_gap(
-                subscriber, GapCause.SLOW, floor, self._feed.history.place_id(cursor)
-            )
+            # Its last id is evicted with all that stood there.
+            self._feed.tell_gap(subscriber, GapCause.SLOW, floor, None)
             subscriber.cursor = floor
             return None
         if cursor >= target:

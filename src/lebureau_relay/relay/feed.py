@@ -49,6 +49,7 @@ class Feed:
         self.host = host
         self.meter = meter
         self.state = FeedState.OPENING
+        self.closed_as = CloseReason.UPSTREAM_ENDED  # what to tell who comes when it is CLOSED
         self.owner: Owner
         self.catchup: CatchUp
         self.share: Share | None = None  # its part in the deployment, where there are others
@@ -92,12 +93,9 @@ class Feed:
         self.host.joined(subscriber)
         subscriber.say(sse.opening(self.host.retry_ms(CloseReason.CLIENT_GONE)))
         if self.state is FeedState.CLOSED:  # it ended while the headers were on their way
-            subscriber.end(
-                CloseReason.UPSTREAM_ENDED, self.host.retry_ms(CloseReason.UPSTREAM_ENDED)
-            )
+            self.end(subscriber, self.closed_as)
             return
         history = self.history
-        subscriber.cursor = self.shown
         if cursor is None:
             offset = max(self.opening_offset, history.first - 1) if waited else self.shown
             self.resume(subscriber, offset, "fresh")
@@ -124,6 +122,7 @@ class Feed:
     def ask_upstream(self, subscriber: Subscriber, cursor: bytes) -> None:
         """Let it wait until its cursor turns up, or upstream says what follows it."""
         subscriber.state = State.WAITING
+        subscriber.cursor = self.shown
         subscriber.resume_id = cursor
         self.catchup.wait(subscriber, cursor)
 
@@ -247,9 +246,9 @@ class Feed:
         now_s = self.host.clock()
         timeout_s = self.host.timings.write_timeout_s
         unsent = subscriber.transport.get_write_buffer_size()
-        if unsent != subscriber.stalled_bytes:
-            subscriber.stalled_bytes = unsent
+        if unsent < subscriber.stalled_bytes:  # more is no progress: we have said something to it
             subscriber.stalled_since_s = now_s
+        subscriber.stalled_bytes = unsent
         if now_s - subscriber.stalled_since_s >= timeout_s:
             subscriber.abort(CloseReason.SLOW)
         else:

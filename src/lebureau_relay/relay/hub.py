@@ -24,7 +24,7 @@ from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
 from lebureau_relay.relay.share import Role, Share, Shared
-from lebureau_relay.relay.subscriber import Subscriber
+from lebureau_relay.relay.subscriber import State, Subscriber
 from lebureau_relay.relay.turns import Turns
 
 # The wheel's slot: coarse enough to cost nothing when idle, fine enough that nobody notices.
@@ -37,6 +37,10 @@ _MAX_HELD_OFF = 10_000
 # Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
 # it full again.
 _SHRINK_TO = 0.9
+# How often a stream that may grow old is looked at.
+_LOOK_S = 60.0
+# A feed may end while it is being joined; it is then opened anew. More often is a fault upstream.
+_TRIES = 3
 # Between a join and the attach of its subscriber stands the writing of headers; no feed is let go
 # meanwhile.
 _ARRIVAL_S = 1.0
@@ -80,6 +84,7 @@ class Hub:
         self.clock: Callable[[], float] = time.monotonic
         self.draining = False
         self.history_bytes = 0
+        self._shrink_above = limits.total_bytes
         self._outside = outside
         self._limits = limits
         self._shared = shared
@@ -128,9 +133,12 @@ class Hub:
                 await asyncio.sleep(due_s - self.clock())
             subscriber.feed.end(subscriber, CloseReason.DRAINING)
         deadline_s = self.clock() + 5.0  # the feed aborts by then whoever doesn't read
-        while self.streams and self.clock() < deadline_s + 2 * _SLOT_S:
+        while self._busy() and self.clock() < deadline_s + 2 * _SLOT_S:
             self.end(None, CloseReason.DRAINING)  # those that were opening when it began
             await asyncio.sleep(_SLOT_S)
+
+    def _busy(self) -> bool:
+        return bool(self.streams) or any(feed.joining for feed in self._feeds.values())
 
     # -- requests
 
@@ -140,20 +148,23 @@ class Hub:
 
         Raises Refusal with what upstream answered. A caller that is cancelled disturbs nobody.
         """
-        feed = self._feeds.get(key)
-        if feed is None:
-            feed = self._open(key, credential, cursor)
-        feed.used_at_s = self.clock()
-        if feed.state is FeedState.OPENING:
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            feed.joining.append((answer, credential))
-            self._run(feed)
-            await answer
-        if feed.share is not None:
-            feed.share.joined()
-            if feed.share.role is Role.FOLLOWER:  # upstream has not seen this credential here
+        for _ in range(_TRIES):
+            feed = self._feeds.get(key)
+            if feed is None:
+                feed = self._open(key, credential, cursor)
+            if feed.state is FeedState.OPENING:
+                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                feed.joining.append((answer, credential))
+                self._run(feed)
+                await answer
+            if feed.share is not None:
+                feed.share.joined()
+            if feed.owner.accepted != credential:  # upstream has accepted somebody else's, or none
                 await self._outside.identities.ensure_fresh(credential)
-        return feed
+            feed.used_at_s = self.clock()
+            if feed.state is not FeedState.CLOSED:
+                return feed
+        raise Refusal(RefusalCode.UPSTREAM_UNAVAILABLE, "The stream keeps ending; try again later.")
 
     def is_warm(self, key: FeedKey) -> bool:
         """Whether a join would need no answer from upstream."""
@@ -166,11 +177,14 @@ class Hub:
         return sum(len(feed.subscribers) for feed in (*self._feeds.values(), *self._ended))
 
     def revoke(self, credential: Credential) -> int:
-        """End every stream that holds a credential; how many. Others of the same identity stay."""
-        return sum(
-            feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
-            for feed in list(self._feeds.values())
-        )
+        """End every stream that holds a credential; how many. Others of the same identity stay, and
+        their feeds go on with theirs.
+        """
+        ended = 0
+        for feed in list(self._feeds.values()):
+            ended += feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
+            feed.owner.drop(credential)
+        return ended
 
     def end(self, identity: str | None, reason: CloseReason) -> int:
         """End the streams of one identity, or all; how many."""
@@ -195,7 +209,7 @@ class Hub:
         max_age_s = self.timings.max_age_s
         if max_age_s:
             age_s = max_age_s * (1.0 - 0.2 * self._outside.uniform())
-            self._wheel.add(self.clock() + age_s, lambda: self._too_old(subscriber))
+            self._grow_old(subscriber, self.clock() + age_s)
 
     def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
         """A stream has ended."""
@@ -219,7 +233,7 @@ class Hub:
     def grown(self, size_bytes: int) -> None:
         """The histories have grown; over the bound of all, the least recently used shrink."""
         self.history_bytes += size_bytes
-        if self.history_bytes <= self._limits.total_bytes:
+        if self.history_bytes <= self._shrink_above:
             return
         self.history_bytes = sum(feed.history.size_bytes for feed in self._feeds.values())
         for feed in sorted(self._feeds.values(), key=lambda one: one.used_at_s):
@@ -229,6 +243,9 @@ class Hub:
                 before_bytes = feed.history.size_bytes
                 feed.history.shrink()
                 self.history_bytes += feed.history.size_bytes - before_bytes
+        # Newest entries are held whatever the bound: where they alone are over it, looking at every
+        # feed for each event would not help.
+        self._shrink_above = max(self._limits.total_bytes, int(self.history_bytes / _SHRINK_TO))
 
     def retry_ms(self, reason: CloseReason) -> int:
         """A jittered reconnect hint for one client."""
@@ -251,6 +268,9 @@ class Hub:
             if feed.role != Role.FOLLOWER:
                 state = feed.owner.state
                 upstream[name, state] = upstream.get((name, state), 0) + 1
+        for feed in self._ended:
+            name = feed.key.stream.name
+            streams[name] = streams.get(name, 0) + len(feed.subscribers)
         return HubFacts(self.draining, streams, feeds, upstream, self.history_bytes)
 
     def feed_facts(self) -> Iterable[FeedFacts]:
@@ -317,9 +337,17 @@ class Hub:
         if feed.state is FeedState.CLOSED:
             return
         feed.state = FeedState.CLOSED
-        feed.refuse_joining(
-            Refusal(RefusalCode.DRAINING, "The relay is leaving service.", retry_after_s=1.0)
-        )
+        refusal = feed.owner.refusal
+        if refusal is None and self.draining:
+            detail = "The relay is leaving service."
+            refusal = Refusal(RefusalCode.DRAINING, detail, retry_after_s=1.0)
+        elif refusal is None:
+            detail = "The stream ended while it was being joined."
+            refusal = Refusal(RefusalCode.UPSTREAM_UNAVAILABLE, detail, retry_after_s=1.0)
+        feed.refuse_joining(refusal)
+        if refusal.code is not RefusalCode.UPSTREAM_ENDED:
+            feed.closed_as = CloseReason.DRAINING if self.draining else CloseReason.REBALANCED
+        feed.end_all(feed.closed_as)
         feed.catchup.close()
         if feed.subscribers:
             self._ended[feed] = None
@@ -357,8 +385,17 @@ class Hub:
         if not feed.in_use and now_s - feed.used_at_s >= max(self.timings.linger_s, _ARRIVAL_S):
             self._close_feed(feed)
             return
-        self._wheel.add(now_s + self._tick_s, lambda: self._tick(feed))
+        # Out of step with the others, also after a pause that made all of them due at once.
+        due_s = now_s + self._tick_s * (0.9 + 0.2 * self._outside.uniform())
+        self._wheel.add(due_s, lambda: self._tick(feed))
 
-    def _too_old(self, subscriber: Subscriber) -> None:
-        if subscriber.reason is None:
+    def _grow_old(self, subscriber: Subscriber, ends_at_s: float) -> None:
+        """Look again now and then: the wheel must not keep a stream that is gone for a day."""
+        now_s = self.clock()
+        if subscriber.reason is not None or subscriber.state is State.GONE:
+            return
+        if now_s >= ends_at_s:
             subscriber.feed.end(subscriber, CloseReason.MAX_AGE)
+            return
+        look_s = min(ends_at_s, now_s + _LOOK_S)
+        self._wheel.add(look_s, lambda: self._grow_old(subscriber, ends_at_s))

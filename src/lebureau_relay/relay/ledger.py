@@ -41,11 +41,13 @@ class Ledger:
         """Follow: take what the log has more than we. Whether there is a log."""
         # What the log took of us and we took back since, as an owner that was replaced, counts as
         # unread.
-        after = min(self._logged, self._feed.history.top)
+        known = min(self._logged, self._feed.history.top)
+        # One entry that we know, so that a log which was rolled back and has grown again shows.
+        after = max(known - 1, 0)
         page = await self._broker.read(self._name, after)
         if page is None:
             return False  # its owner is about to begin it, and will say so
-        if after and (page.epoch != self.log or page.top < after or not self._fits(page)):
+        if after and (page.epoch != self.log or page.top < known or not self._fits(page)):
             page = await self._broker.read(self._name, 0)
         if page is not None:
             self._adopt(page)
@@ -137,23 +139,33 @@ class Ledger:
         """Another history takes the place of ours: each subscriber goes on from its own id."""
         feed = self._feed
         old, feed.history = feed.history, history
+        history.succeed(old)
         feed.host.grown(history.size_bytes - old.size_bytes)
         feed.fanout.restart(history.top)
         feed.shown = history.top
+        feed.catchup.rebased(history.top)
         for subscriber in list(feed.subscribers):
-            if subscriber.state in (State.WAITING, State.ENDING, State.GONE):
-                subscriber.cursor = min(subscriber.cursor, history.top)
-            else:
+            if subscriber.state is State.WAITING:
+                self._look_again(subscriber)
+            elif subscriber.state not in (State.ENDING, State.GONE):
                 self._find_place(subscriber, old)
+
+    def _look_again(self, subscriber: Subscriber) -> None:
+        """What it waits for may be here now."""
+        feed = self._feed
+        subscriber.cursor = feed.shown
+        standing, offset = feed.history.find(subscriber.resume_id)
+        if standing is Standing.HELD:
+            feed.resume(subscriber, offset, "caught_up")
 
     def _find_place(self, subscriber: Subscriber, old: History) -> None:
         feed, history = self._feed, self._feed.history
         last_id = old.place_id(subscriber.cursor)
         standing, offset = history.find(last_id)
         told = len(history) and history.entry(history.first).gap is GapCause.UPSTREAM
-        if standing is Standing.HELD:
+        if standing is Standing.HELD and _alike(old, subscriber.cursor, history, offset):
             feed.move(subscriber, offset)
-        elif told or not (len(old) or old.floor_id):
+        elif told or not (old.top or old.floor_id):
             # The new numbering begins with a gap, which says it all; or it has had nothing that
             # could be repeated.
             feed.move(subscriber, history.first - 1)
@@ -161,6 +173,13 @@ class Ledger:
             feed.ask_upstream(subscriber, last_id)
         else:
             feed.resume_with_gap(subscriber, GapCause.DEGRADED, history.top, last_id)
+
+
+def _alike(old: History, was: int, new: History, now: int) -> bool:
+    """Whether an id stands for the same content in both, as far as both still hold it."""
+    if not (old.first <= was <= old.top and new.first <= now <= new.top):
+        return True
+    return old.entry(was).frame == new.entry(now).frame
 
 
 def _epoch(log: str) -> str:

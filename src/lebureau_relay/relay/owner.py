@@ -100,6 +100,18 @@ class Owner:
         self._feed.refuse_joining(refusal, credential)
         self._feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
 
+    @property
+    def accepted(self) -> Credential | None:
+        """The credential that upstream accepted last, for this feed."""
+        return self._accepted
+
+    def drop(self, credential: Credential) -> None:
+        """This credential may no longer be used here: go on with somebody else's."""
+        if self._accepted == credential:
+            self._accepted = None
+            if self._subscription is not None:  # the next one proves that nothing was lost by it
+                self._subscription.close(SourceProblem.REPLACED)
+
     def _forget(self, credential: Credential) -> None:
         if self._accepted == credential:
             self._accepted = None

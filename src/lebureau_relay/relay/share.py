@@ -97,6 +97,7 @@ class Share:
         """The log's top is now there."""
         unread = epoch != self._ledger.log or top != self._feed.shown
         if unread and self.role is Role.FOLLOWER:
+            self._free_since_s = None  # somebody appends
             self._behind = True
             self._nudge()
 
@@ -230,7 +231,9 @@ class Share:
         await self._stop_source()
         self._pending = []
         feed = self._feed
+        before_bytes = feed.history.size_bytes
         feed.history.truncate(feed.shown)
+        feed.host.grown(feed.history.size_bytes - before_bytes)
 
     async def _follow(self) -> None:
         """Listen, and read the log when it has moved, until the lease is free or the server is
