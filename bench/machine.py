@@ -7,12 +7,15 @@ import os
 import platform
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PACKAGES = ("lebureau-relay", "aiohttp", "uvloop", "aiohttp-sse", "prometheus-client", "redis")
+# What others may take of the cores before a round is held to be disturbed.
+QUIET_SHARE = 0.15
 _ROOT = Path(__file__).parents[1]
 
 
@@ -27,6 +30,11 @@ class Cores:
     server: int
     clients: int
     upstream: int
+
+    @property
+    def all(self) -> set[int]:
+        """Each once."""
+        return {self.server, self.clients, self.upstream}
 
 
 def cores() -> Cores:
@@ -46,6 +54,16 @@ def busy_s(core: int) -> float:
     raise BenchError(f"/proc/stat says nothing about core {core}.")
 
 
+def wait_for_quiet(on: Cores, patience_s: float) -> None:
+    """Until the cores have been nearly idle for a second, or patience has run out."""
+    deadline_s = time.monotonic() + patience_s
+    while time.monotonic() < deadline_s:
+        before_s = sum(map(busy_s, on.all))
+        time.sleep(1.0)
+        if sum(map(busy_s, on.all)) - before_s < QUIET_SHARE:
+            return
+
+
 def facts() -> dict[str, object]:
     """The machine and what runs on it."""
     info = Path("/proc/cpuinfo").read_text()
@@ -56,6 +74,7 @@ def facts() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "virtual": "hypervisor" in info,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "kernel": kernel[0] if kernel else platform.release(),
         "versions": {
             "python": platform.python_version(),

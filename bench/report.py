@@ -50,7 +50,8 @@ one before it on every single connection; the delay is from just before upstream
 after the client's `read()`. A finite number of events is sent, so what is missing was lost.
 Contestants take turns within a round; figures are medians of the rounds, ratios are taken within a
 round first. "Others on the core" is how much of the server's core was busy with something else:
-where it is high, believe the ratios only, and the delays not at all.
+where it is high, believe the ratios only, and the delays not at all. A round that others disturbed
+is repeated (`--patience`), and the least disturbed try counts.
 
 Contestants: `relay` is this project. `sendloop` is a plain C loop with one `send()` per event and
 client, no history and no limits: the kernel's price. `nchan` is nginx with Debian's module, fed by
@@ -136,7 +137,7 @@ def _place(result: Result) -> str:
         f"{result.started}, commit {place['commit'][:9]}{changed}; "
         f"{max(counts, default=0)} rounds; "
         f"{kind}, {place['cores']} × {place['processor']}, {place['memory_gb']} GB, "
-        f"Linux {place['kernel']}; {_versions(versions)}; load average at the start "
+        f"Linux {place['kernel']} ({place['congestion_control']}); {_versions(versions)}; load average at the start "
         f"{result.load_average:.1f}"
     )
 

@@ -32,15 +32,22 @@ class _Watch:
         self._before = self._now()
 
     def _now(self) -> tuple[float, ...]:
-        on = self._stand
-        busy_s = machine.busy_s(self._cores.server)
-        return time.monotonic(), busy_s, on.server.cpu_s, on.clients.cpu_s, on.upstream.cpu_s
+        on, server = self._stand, self._cores.server
+        all_s = sum(map(machine.busy_s, self._cores.all))
+        return (
+            time.monotonic(),
+            machine.busy_s(server),
+            all_s,
+            on.server.cpu_s,
+            on.clients.cpu_s,
+            on.upstream.cpu_s,
+        )
 
     def read(self) -> Numbers:
         pairs = zip(self._before, self._now(), strict=True)
-        wall_s, busy_s, server_s, clients_s, upstream_s = (
-            after - before for before, after in pairs
-        )
+        differences = (after - before for before, after in pairs)
+        wall_s, busy_s, all_s, server_s, clients_s, upstream_s = differences
+        ours_s = server_s + clients_s + upstream_s
         return {
             "wall_s": wall_s,
             "cpu_s": server_s,
@@ -48,6 +55,7 @@ class _Watch:
             "clients_share": clients_s / wall_s,
             "upstream_share": upstream_s / wall_s,
             "others_share": max(busy_s - server_s, 0.0) / wall_s,
+            "others_in_all": max(all_s - ours_s, 0.0) / wall_s,
         }
 
 
