@@ -39,7 +39,7 @@ class Fanout:
         # cursor (bare: -cursor - 1) -> joined bytes, and the offset that they reach
         self._joins: dict[int, tuple[bytes, int]] = {}
 
-    def flush(self, deadline_s: float) -> bool:
+    def flush(self, deadline_s: float) -> bool:  # noqa: C901 - a call per subscriber would show
         """Hand what is new to everybody who keeps up; say whether all have it. One write per
         subscriber and 16 KiB.
         """
@@ -52,24 +52,30 @@ class Fanout:
         waiting, target = self._round, self._target
         start, shared, upto = self._common(target)
         live = State.LIVE  # a member of an enum is looked up by way of its metaclass, each time
-        deliveries = size_bytes = 0
+        deliveries = size_bytes = writes = 0
         while waiting:
-            batch = waiting[-_WRITES_PER_LOOK:]
-            del waiting[-_WRITES_PER_LOOK:]
-            for subscriber in batch:
-                if subscriber.state is live and subscriber.cursor == start and subscriber.chunked:
-                    # The cursor moves first, as in `_write_next`.
-                    subscriber.cursor = upto
-                    subscriber.transport.write(shared)
-                    deliveries += upto - start
-                    size_bytes += len(shared)
-                while subscriber.state is live and subscriber.cursor < target:
-                    sent = self._write_next(subscriber, target)
-                    if sent:
-                        deliveries += sent[0]
-                        size_bytes += sent[1]
-            if waiting and self._clock() > deadline_s:
-                break
+            subscriber = waiting.pop()
+            if subscriber.state is live and subscriber.cursor == start and subscriber.chunked:
+                # The cursor moves first, as in `_write_next`.
+                subscriber.cursor = upto
+                subscriber.transport.write(shared)
+                deliveries += upto - start
+                size_bytes += len(shared)
+            writes += 1
+            while subscriber.state is live and subscriber.cursor < target:
+                sent = self._write_next(subscriber, target)
+                if sent:
+                    deliveries += sent[0]
+                    size_bytes += sent[1]
+                writes += 1
+                if writes >= _WRITES_PER_LOOK:
+                    break
+            if writes >= _WRITES_PER_LOOK:
+                writes = 0
+                if subscriber.state is live and subscriber.cursor < target:
+                    waiting.append(subscriber)  # it goes on from its own cursor
+                if self._clock() > deadline_s:
+                    break
         self._feed.meter.delivered(deliveries, size_bytes)
         return not waiting and self._flushed(target)
 
