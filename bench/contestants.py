@@ -7,7 +7,7 @@ import string
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +29,7 @@ class Stand:
     upstream: Program
     server: Program
     clients: Program
+    helpers: list[Program]  # what the server needs besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Site:
     built: dict[str, Path]
     cores: Cores
     folder: Path
+    helpers: list[Program] = field(default_factory=list)
 
     def server(self, name: str, *argv: str | Path, env: dict[str, str] | None = None) -> Program:
         """Start a server on its core."""
@@ -87,6 +89,7 @@ def _valkey(site: Site, stack: ExitStack) -> dict[str, str]:
     argv += ["--maxmemory-policy", "noeviction", "--bind", "127.0.0.1"]
     program = Program("valkey", argv, site.cores.clients, site.folder)
     stack.callback(program.stop)
+    site.helpers.append(program)
     wait_for(port, program)
     return {"REDIS__URL": f"redis://127.0.0.1:{port}", "REDIS__HASH_SECRET": "bench" * 8}
 
@@ -149,7 +152,7 @@ def stand(built: dict[str, Path], cores: Cores, load: Load, entry: Entry) -> Ite
         argv = (str(built["load"]), str(port), str(load.tabs), str(entry.stuck), *load.paths)
         clients = Program("load", argv, cores.clients, site.folder)
         stack.callback(clients.stop)
-        yield Stand(upstream, server, clients)
+        yield Stand(upstream, server, clients, site.helpers)
 
 
 def open_streams(stand: Stand, count: int, timeout_s: float = 60.0) -> None:

@@ -137,8 +137,8 @@ def _place(result: Result) -> str:
         f"{result.started}, commit {place['commit'][:9]}{changed}; "
         f"{max(counts, default=0)} rounds; "
         f"{kind}, {place['cores']} × {place['processor']}, {place['memory_gb']} GB, "
-        f"Linux {place['kernel']} ({place['congestion_control']}); {_versions(versions)}; load average at the start "
-        f"{result.load_average:.1f}"
+        f"Linux {place['kernel']} ({place['congestion_control']}); {_versions(versions)}; "
+        f"load average at the start {result.load_average:.1f}"
     )
 
 

@@ -41,19 +41,21 @@ class _Watch:
             on.server.cpu_s,
             on.clients.cpu_s,
             on.upstream.cpu_s,
+            sum(helper.cpu_s for helper in on.helpers),
         )
 
     def read(self) -> Numbers:
         pairs = zip(self._before, self._now(), strict=True)
         differences = (after - before for before, after in pairs)
-        wall_s, busy_s, all_s, server_s, clients_s, upstream_s = differences
-        ours_s = server_s + clients_s + upstream_s
+        wall_s, busy_s, all_s, server_s, clients_s, upstream_s, helpers_s = differences
+        ours_s = server_s + clients_s + upstream_s + helpers_s
         return {
             "wall_s": wall_s,
             "cpu_s": server_s,
             "cpu_share": server_s / wall_s,
             "clients_share": clients_s / wall_s,
             "upstream_share": upstream_s / wall_s,
+            "helpers_share": helpers_s / wall_s,
             "others_share": max(busy_s - server_s, 0.0) / wall_s,
             "others_in_all": max(all_s - ours_s, 0.0) / wall_s,
         }
