@@ -523,3 +523,13 @@ async def test_http_1_0_is_caught_up_too(house):
     older = await house.join("1", chunked=False)
     await house.settle()
     assert older.told == ["2", "3", "4", "5"]
+
+
+async def test_a_derived_cursor_in_a_burst_over_the_rings_bounds_is_seen_by_the_feed_itself(build):
+    house = build(limits=HistoryLimits(max_events=12))
+    house.api.note(said("X"), *(unnamed(str(n)) for n in range(1, 25)))
+    house.api.note_ids(*range(1, 14))
+    client = await house.join("X~lbr24")
+    await house.settle()
+    assert client.told == [str(n) for n in range(1, 14)]
+    assert house.api.cursors == ["X"]

@@ -60,6 +60,7 @@ class Group:
     base: bytes = b""  # what upstream is asked for
     skip: int = 0  # events without ids that the clients have seen since `base`
     passed: int = 0  # of these, how many have come back
+    own: bool = False  # the feed's own subscription is bringing what it needs
     last_id: bytes = b""  # of the events sent to them so far
     subscribers: list[Subscriber] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,6 +93,7 @@ class CatchUp:
         base, skip = split_derived(key)
         feed = self._feed
         group = Group(key, feed.shown, feed.host.clock(), base, skip, subscribers=[subscriber])
+        group.own = self._is_own(group)  # now: in a burst the floor moves on
         self.waiting.append(group)
         self._resumed.set()  # whoever was waited for alone no longer is
         if self._task is None:
@@ -107,7 +109,7 @@ class CatchUp:
                     self._finish(group, Outcome.IGNORED, entry.offset)
             elif group.cursor == entry.key:
                 self._finish(group, Outcome.SEEN, entry.offset)
-            elif self._is_own(group) and split_derived(entry.key)[0] != group.base:
+            elif group.own and split_derived(entry.key)[0] != group.base:
                 self._finish(group, Outcome.IGNORED, group.start)
 
     def resumed(self) -> None:
@@ -135,6 +137,7 @@ class CatchUp:
         """The feed's history is another now, with another numbering."""
         for group in self.waiting:
             group.start = top
+            group.own = self._is_own(group)
 
     def _is_own(self, group: Group) -> bool:
         """Whether the feed's own subscription has been asked for what this group needs: a cold
@@ -157,13 +160,14 @@ class CatchUp:
             self._feed.owner.replace(upstream_cursor(group.base))
             if not group.skip:
                 return Outcome.FILLED, history.top
+            group.own = True
         # The time-out runs from when the first came, so that a queue of them behind an upstream
         # that hangs doesn't wait for one after the other; but each is asked for a moment at least.
         waited_s = self._feed.host.clock() - group.since_s
         left_s = max(self._timeout_s - waited_s, self._timeout_s * _LEAST_SHARE)
         try:
             async with asyncio.timeout(left_s) as limit:
-                if self._is_own(group):
+                if group.own:
                     await group.done.wait()
                     return Outcome.SEEN, None
                 return await self._ask(group, limit, left_s)
