@@ -17,7 +17,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench lock clean venv dev needs static core-coverage
+.PHONY: help demo test check bench chaos-replicas lock clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -33,6 +33,9 @@ check: static ## the quick subset for every edit: format, lint, types, unit test
 
 bench: dev ## measure against the peers, results in bench/results; SCENARIO=… runs one
 	$(BIN)/python -m bench $(SCENARIO)
+
+chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
+	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
 
 static: dev
 	@$(BIN)/ruff format --check --quiet $(PROGRAMS) || \
