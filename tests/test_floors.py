@@ -29,11 +29,20 @@ FLOORS = {
     "tail": 3,
     "cli": 4,
     "main": 4,
+    "process": 4,
+    "workers": 4,
     "config": 4,
     "__main__": 4,
 }
 # Who may use the rooms of the top floor.
-WIRING = {"config": {"cli", "main"}, "main": {"cli"}, "cli": {"__main__"}, "__main__": set()}
+WIRING = {
+    "config": {"cli", "main", "process", "workers"},
+    "main": {"cli", "process", "workers"},
+    "process": {"cli", "workers"},
+    "workers": {"cli"},
+    "cli": {"__main__"},
+    "__main__": set(),
+}
 # Nothing that waits, opens, reads a clock, draws lots or writes a line.
 SHORTLIST = frozenset(
     {"base64", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools"}
@@ -113,7 +122,7 @@ def test_the_core_is_pure(name: str) -> None:
         ("broker.memory", "lebureau_relay.broker.redis.Leases"),
         ("edge.app", "lebureau_relay.upstream.Upstream"),
         ("edge.app", "lebureau_relay.config.Settings"),
-        ("config", "lebureau_relay.main.serve"),
+        ("config", "lebureau_relay.main.Relay"),
     ],
 )
 def test_what_it_would_catch(name: str, imported: str) -> None:

@@ -85,14 +85,30 @@ def _options(
 
 
 @app.command()
-def serve(context: typer.Context, config: ConfigOption = None) -> None:
+def serve(
+    context: typer.Context,
+    config: ConfigOption = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes on one port that share everything else through Redis (redis.url). "
+            "Worker 0 has admin.port, worker 1 the port after it, and so on.",
+        ),
+    ] = 1,
+) -> None:
     """Run the relay."""
 
     def job() -> int:
         from lebureau_relay.config import load
 
         settings = load(_config_file(config), os.environ)
-        from lebureau_relay.main import serve as run  # later, as it is the slow one
+        if workers > 1:
+            from lebureau_relay.workers import serve_together
+
+            return serve_together(settings, workers)
+        from lebureau_relay.process import serve as run  # later, as it is the slow one
 
         return run(settings)
 

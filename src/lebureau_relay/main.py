@@ -1,28 +1,23 @@
 """The wiring: settings become parts, parts become a relay. The only room that knows all others.
 
-`Relay` is one relay in the running loop, for the command line, the demo and the tests alike;
-`serve` runs one as a process, with signals.
+`Relay` is one relay in the running loop, for a process of its own, the demo and the tests alike.
 """
 
 import asyncio
-import gc
 import hashlib
 import random
 import re
-import resource
 import secrets
-import signal
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from socket import socket
 
 import structlog
-import uvloop
 from aiohttp import web
 
-from lebureau_relay import __version__, logs
+from lebureau_relay import __version__
 from lebureau_relay.broker.redis import (
     BudgetKeys,
     RedisBroker,
@@ -35,12 +30,12 @@ from lebureau_relay.config import Settings
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.history import HistoryLimits
-from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
+from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin
 from lebureau_relay.edge.admission import Admission, ClientAddresses
 from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
-from lebureau_relay.edge.listener import listen
+from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason, StartError
 from lebureau_relay.identity import AuthRules, Register
@@ -65,18 +60,24 @@ class Relay:
     """One relay, in the running loop.
 
     `start` takes up service or raises StartError; `drain` leaves it in good order; `stop` ends what
-    is left. `extra` may add routes to the public application before it starts.
+    is left. `extra` may add routes to the public application before it starts. `sockets` are to be
+    served where somebody else has bound them; `log` is a logger of structlog's.
     """
 
     def __init__(
-        self, settings: Settings, extra: Callable[[web.Application], None] | None = None
+        self,
+        settings: Settings,
+        extra: Callable[[web.Application], None] | None = None,
+        sockets: Sockets | None = None,
+        log: structlog.stdlib.BoundLogger | None = None,
     ) -> None:
         self.settings = settings
         self._extra = extra
+        self._sockets = sockets
         self._specs = tuple(
             StreamSpec(one.name, one.path, one.forward_query) for one in settings.streams
         )
-        log = structlog.get_logger("lebureau_relay")
+        log = log or structlog.get_logger("lebureau_relay")
         self.metrics = Metrics(
             [spec.name for spec in self._specs],
             facts=lambda: self.hub.facts(),  # noqa: PLW0108 - the hub is made later
@@ -109,20 +110,7 @@ class Relay:
 
     async def start(self) -> None:
         """Bind, wire and serve."""
-        settings = self.settings
-        user_timeout_ms = int(1000 * settings.stream.write_timeout)
-        public = listen(settings.listen.host, settings.listen.port, user_timeout_ms=user_timeout_ms)
-        try:
-            admin = listen(
-                settings.admin.host,
-                settings.admin.port,
-                user_timeout_ms=user_timeout_ms,
-                section="admin",
-            )
-        except StartError:
-            for sock in public:
-                sock.close()
-            raise
+        sockets = self._sockets or bind_for(self.settings)[0]
         self._session = make_session()
         shared = await self._join_deployment()
         identities = self._register()
@@ -133,10 +121,10 @@ class Relay:
             asyncio.ensure_future(identities.run()),
             asyncio.ensure_future(self._probe_lag()),
         ]
-        await self._serve_public(public)
-        await self._serve_admin(admin)
-        self.public_url = _url(public)
-        self.admin_url = _url(admin)
+        await self._serve_public(sockets.public)
+        await self._serve_admin(sockets.admin)
+        self.public_url = _url(sockets.public)
+        self.admin_url = _url(sockets.admin)
         self.ready = True
 
     async def drain(self) -> None:
@@ -287,7 +275,7 @@ class Relay:
             observer=self.metrics,
         )
 
-    async def _serve_public(self, sockets: list[socket.socket]) -> None:
+    async def _serve_public(self, sockets: Sequence[socket]) -> None:
         app = build_app(self._specs, self._handler, cors=self._cors())
         if self._extra is not None:
             self._extra(app)
@@ -302,7 +290,7 @@ class Relay:
         self._runners.append(runner)
         await serve_on(runner, sockets)
 
-    async def _serve_admin(self, sockets: list[socket.socket]) -> None:
+    async def _serve_admin(self, sockets: Sequence[socket]) -> None:
         token = self.settings.admin.token()
         rules = AdminRules(
             __version__,
@@ -337,78 +325,23 @@ class Relay:
             self.metrics.observe_lag(max(clock() - asked_s - _LAG_PROBE_S, 0.0))
 
 
+def bind_for(settings: Settings, relays: int = 1) -> list[Sockets]:
+    """The sockets of so many relays in as many processes. Raises StartError."""
+    return bind(
+        (settings.listen.host, settings.listen.port),
+        (settings.admin.host, settings.admin.port),
+        user_timeout_ms=int(1000 * settings.stream.write_timeout),
+        relays=relays,
+    )
+
+
 def _feed_name(key: bytes, feed: FeedKey) -> str:
     """What the deployment calls a feed: a keyed hash, the same in every replica."""
     text = f"{feed.identity}\n{feed.stream.name}\n{feed.query}"
     return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
 
 
-def _url(sockets: list[socket.socket]) -> str:
+def _url(sockets: Sequence[socket]) -> str:
     host, port = sockets[0].getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{host}:{port}"
-
-
-def raise_descriptor_limit() -> None:
-    """Take as many descriptors as the system grants: each stream is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def check_machinery() -> None:
-    """The parts that must be the fast and hardened ones. Raises StartError with the mend."""
-    missing = [name for name, active in c_extensions().items() if not active]
-    if missing:
-        message = (
-            f"aiohttp runs without its C extensions ({', '.join(missing)}), which are the hardened "
-            "ones; install wheels of aiohttp and multidict, and leave AIOHTTP_NO_EXTENSIONS and "
-            "MULTIDICT_NO_EXTENSIONS unset."
-        )
-        raise StartError(message)
-
-
-def serve(settings: Settings) -> int:
-    """Run the relay as this process until SIGTERM or SIGINT; the exit code. Raises RelayError."""
-    check_machinery()
-    raise_descriptor_limit()
-    auth = settings.auth
-    handler = logs.configure(
-        settings.log.level,
-        settings.log.format,
-        secret_names=(auth.api_key_header, auth.query_parameter),
-    )
-    try:
-        uvloop.run(_serve(settings))
-    finally:
-        handler.close()
-    return 0
-
-
-async def _serve(settings: Settings) -> None:
-    """One life: start, wait for a signal, drain unless a second one comes, stop."""
-    log = structlog.get_logger("lebureau_relay")
-    relay = Relay(settings)
-    stop, now = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (now if stop.is_set() else stop).set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    await relay.start()
-    # What is alive now stays: later collections need not look at it again.
-    gc.collect()
-    gc.freeze()
-    log.info("relay.started", public=relay.public_url, admin=relay.admin_url, version=__version__)
-    await stop.wait()
-    log.info("relay.draining", streams=relay.hub.streams)
-    draining = asyncio.ensure_future(relay.drain())
-    hurried = asyncio.ensure_future(now.wait())
-    await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
-    for task in (draining, hurried):
-        task.cancel()
-    await asyncio.gather(draining, hurried, return_exceptions=True)
-    await relay.stop()
-    log.info("relay.stopped")

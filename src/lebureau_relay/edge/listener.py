@@ -7,6 +7,8 @@ starts.
 
 import errno
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from lebureau_relay.errors import StartError
@@ -21,6 +23,39 @@ _NOTSENT_LOWAT_BYTES: Final = 16_384
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 30, 10, 3
 # `localhost` names an IPv6 address also where IPv6 is switched off; the other one will do.
 _ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Where one relay listens; they belong to it once it serves."""
+
+    public: Sequence[socket.socket]
+    admin: Sequence[socket.socket]
+
+
+def bind(
+    public: tuple[str, int], admin: tuple[str, int], *, user_timeout_ms: int, relays: int = 1
+) -> list[Sockets]:
+    """The sockets of so many relays in as many processes, all of them or none.
+
+    The public ones are the same for all: whoever is idle accepts, and what waits in the queue of
+    one that dies is served by the others. With a socket each on the same port (SO_REUSEPORT), the
+    kernel deals connections out unseen, and those dealt to a process that dies are reset. The admin
+    port of each relay is one more than that of the one before it, unless it is 0.
+    """
+    made: list[Sequence[socket.socket]] = []
+    try:
+        made.append(listen(*public, user_timeout_ms=user_timeout_ms))
+        host, port = admin
+        made.extend(
+            listen(host, port and port + n, user_timeout_ms=user_timeout_ms, section="admin")
+            for n in range(relays)
+        )
+    except StartError:
+        for sock in (sock for sockets in made for sock in sockets):
+            sock.close()
+        raise
+    return [Sockets(made[0], one) for one in made[1:]]
 
 
 def listen(
