@@ -1,6 +1,8 @@
 """What replicas share, on Redis or Valkey: one log and one lease per feed, and one set of budgets.
 
-servers   a URL becomes a client: single server, Sentinel, cluster
+urls      a URL becomes a client: single server, Sentinel, cluster
+servers   what a client is, and the single ones
+cluster   the one with many masters
 pipe      all calls of a loop turn in one pipeline, none longer than a second
 ears      the connections that listen, and notice when they are deaf
 broker    the replica's seat: logs, leases, and the tick that keeps them
@@ -12,6 +14,6 @@ lua/      what happens at once or not at all
 from lebureau_relay.broker.redis.broker import RedisBroker, RedisRules
 from lebureau_relay.broker.redis.budgets import BudgetKeys, RedisBudgets
 from lebureau_relay.broker.redis.places import RedisPlaces
-from lebureau_relay.broker.redis.servers import connect
+from lebureau_relay.broker.redis.urls import connect
 
 __all__ = ["BudgetKeys", "RedisBroker", "RedisBudgets", "RedisPlaces", "RedisRules", "connect"]

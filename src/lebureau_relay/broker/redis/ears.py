@@ -11,7 +11,7 @@ it is deaf.
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -92,7 +92,7 @@ class Ears:
                 for line in lines.values():
                     parts.create_task(self._read(line))
                 parts.create_task(self._change(lines))
-                parts.create_task(self._talk())
+                parts.create_task(self._talk(lines.values()))
 
     async def _read(self, line: AbstractConnection) -> None:
         while True:
@@ -123,10 +123,13 @@ class Ears:
             for server, said in orders.items():
                 await lines[server].send_packed_command(b"".join(said), check_health=False)
 
-    async def _talk(self) -> None:
+    async def _talk(self, lines: Collection[AbstractConnection]) -> None:
         """Say a word to ourselves; not to hear it again and again is to be deaf."""
         while max(self._unheard.values()) < _MISSED:
             await asyncio.sleep(self._word_every_s)
+            for line in lines:
+                if not await self._client.leads(line):
+                    raise DeafError
             for channel in self._unheard:
                 self._unheard[channel] += 1
             await self._speak()
