@@ -17,6 +17,7 @@ from lebureau_relay.relay.ports import FeedKey
 
 # Small enough that a test can pass it, big enough for one frame that fills more than a write.
 MAX_EVENT_BYTES = 20_000
+READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Line:
         self._chunks.extend(chunk for chunk in chunks if chunk)
         self._changed.set()
 
+    def _take(self) -> bytes:
+        """What one read of the socket returns of that which has come."""
+        taken, size_bytes = [], 0
+        while self._chunks and size_bytes < READ_BYTES:
+            taken.append(self._chunks.popleft())
+            size_bytes += len(taken[-1])
+        return b"".join(taken)
+
     def cut(self, problem: SourceProblem = SourceProblem.CUT, **facts: float) -> None:
         """The network ends it; what was sent before arrives."""
         self._failure = SourceFailure(problem, "cut by the test", **facts)
@@ -70,7 +79,8 @@ class Line:
                 if self.closed is not None:
                     raise SourceFailure(self.closed, "closed by the relay")
                 if self._chunks:
-                    return self._decoder.feed(self._chunks.popleft())
+                    await asyncio.sleep(0)  # bytes come with a turn of the loop
+                    return self._decoder.feed(self._take())
                 if self._failure is not None:
                     raise self._failure
                 self._changed.clear()

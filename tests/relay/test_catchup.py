@@ -533,3 +533,11 @@ async def test_a_derived_cursor_in_a_burst_over_the_rings_bounds_is_seen_by_the_
     await house.settle()
     assert client.told == [str(n) for n in range(1, 14)]
     assert house.api.cursors == ["X"]
+
+
+async def test_a_first_cursor_that_brings_more_than_the_ring_holds_loses_nothing(house):
+    house.api.note(*(said(n, "x" * 200) for n in range(5_000)))
+    client = await house.join("0", kernel_bytes=1 << 20)
+    await house.settle()
+    assert house.meter.gaps == []
+    assert client.ids == [str(n) for n in range(1, 5_000)]
