@@ -45,9 +45,13 @@ NOTHING = ("", 0, "")
         ("a b~lbr1 c", "", ("b", 0, "b~lbr1 c")),
         ("b~lbr3 b~lbr4 c", "", ("b", 2, "b~lbr3 b~lbr4 c")),
         ("b~lbr3 c d~lbr2", "", ("c", 0, "d~lbr2")),
-        # a gap proves nothing and disproves nothing
-        ("a ! b", "", ("a", 0, "b")),
+        # what was lost in a gap would come back first: before it, nothing proves what stands after
+        ("a ! b", "", ("b", 0, "")),
+        ("a ! b b~lbr1", "", ("b", 0, "b~lbr1")),
+        ("a ! b c", "", ("b", 0, "c")),
+        ("! b", "a", ("b", 0, "")),
         ("a b !", "", ("a", 0, "b")),
+        ("b !", "a", ("a", 0, "b")),
         # one id: what follows it, proved by what is here of that
         ("a", "", ("a", 0, "")),
         ("a a~lbr1", "", ("a", 0, "a~lbr1")),

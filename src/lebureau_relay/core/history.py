@@ -266,7 +266,7 @@ class History:
             known = cursor != newest and upstream_cursor(cursor)
             return bool(known) and (pinned or cursor not in self._twice)
 
-        for entry in self._newest_first():
+        for entry in self._newest_since_gap():
             entry_base, entry_n = split_derived(entry.key)
             if entry_base != base and proves(base):
                 break
@@ -281,7 +281,8 @@ class History:
         else:
             # The place before the oldest entry may name one more.
             floor_base, floor_n = split_derived(trim(self.floor_id))
-            if base != floor_base and not proves(base) and proves(floor_base):
+            reached = not run or run[-1].offset == self.first
+            if reached and base != floor_base and not proves(base) and proves(floor_base):
                 base, n = floor_base, floor_n + 1
         if proves(base):
             return ResumePlan(base, n - 1, tuple(reversed(run)))
@@ -293,7 +294,7 @@ class History:
         """
         run: list[Entry] = []
         n = 1
-        for entry in self._newest_first():
+        for entry in self._newest_since_gap():
             entry_base, entry_n = split_derived(entry.key)
             if entry_base != base or entry_n == 0:
                 break
@@ -304,10 +305,15 @@ class History:
             return ResumePlan(b"")
         return ResumePlan(base, n - 1, tuple(reversed(run)))
 
-    def _newest_first(self) -> Iterator[Entry]:
+    def _newest_since_gap(self) -> Iterator[Entry]:
+        """What upstream would send again, back to a gap: what was lost there would come first."""
+        begun = False
         for slot in range(len(self._entries) - 1, self._start - 1, -1):
             if self._entries[slot].from_upstream:
+                begun = True
                 yield self._entries[slot]
+            elif begun:
+                return
 
     def _find_place(self, place: Place) -> tuple[Standing, int]:
         if place.epoch not in (self.epoch, self.name) or place.offset > self.top:
