@@ -9,7 +9,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from socket import socket
@@ -107,6 +107,7 @@ class Relay:
         self._tasks: list[asyncio.Task[None]] = []
         self.public_url = ""
         self.admin_url = ""
+        self.failed = asyncio.Event()  # a part that must never end has ended
 
     async def start(self) -> None:
         """Bind, wire and serve."""
@@ -117,10 +118,8 @@ class Relay:
         self.hub = self._hub(identities, shared)
         self.hub.start()
         self._handler = StreamHandler(self._door(identities), self.hub)
-        self._tasks += [
-            asyncio.ensure_future(identities.run()),
-            asyncio.ensure_future(self._probe_lag()),
-        ]
+        self._keep("identities", identities.run())
+        self._keep("lag", self._probe_lag())
         await self._serve_public(sockets.public)
         await self._serve_admin(sockets.admin)
         self.public_url = _url(sockets.public)
@@ -152,6 +151,21 @@ class Relay:
             await runner.cleanup()
         await self._session.close()
 
+    def _keep(self, part: str, life: Coroutine[None, None, None]) -> None:
+        """Run a part for as long as the relay lives. Without it the relay would seem to work: where
+        nobody rechecks credentials, a revoked one is never found out again.
+        """
+        task = asyncio.ensure_future(life)
+        self._tasks.append(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                error = type(task.exception()).__name__
+                self.metrics.note("error", "relay.part_failed", part=part, error=error)
+                self.failed.set()
+
+        task.add_done_callback(ended)
+
     async def _join_deployment(self) -> Shared | None:
         """Take a seat at Redis, if there is one; a server that is away is waited for a moment, then
         done without.
@@ -172,7 +186,7 @@ class Relay:
             client, rules, time.monotonic, self._redis_changed, timed
         )
         self.metrics.redis_up(False)
-        self._tasks.append(asyncio.ensure_future(broker.run()))
+        self._keep("broker", broker.run())
         with suppress(TimeoutError):
             async with asyncio.timeout(_REDIS_WAIT_S):
                 await broker.arrived.wait()
@@ -189,7 +203,8 @@ class Relay:
             broker.pipe, redis.prefix, redis.lease_ttl, limit, PLACE_LAPSES_S, time.monotonic
         )
         self._budgets, self._places = budgets, places
-        self._tasks += [asyncio.ensure_future(budgets.run()), asyncio.ensure_future(places.run())]
+        self._keep("budgets", budgets.run())
+        self._keep("places", places.run())
 
     def _redis_changed(self, up: bool) -> None:  # noqa: FBT001 - it is what changed
         self.metrics.redis_up(up)

@@ -20,7 +20,7 @@ from lebureau_relay import __version__, logs
 from lebureau_relay.config import Settings
 from lebureau_relay.edge.admin import c_extensions
 from lebureau_relay.edge.listener import Sockets
-from lebureau_relay.errors import StartError
+from lebureau_relay.errors import RelayError, StartError
 from lebureau_relay.main import Relay
 
 SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD})
@@ -100,7 +100,10 @@ async def _live(settings: Settings, post: Post | None) -> None:
     log.info("relay.started", public=relay.public_url, admin=relay.admin_url, version=__version__)
     if post is not None:
         os.write(post.served, bytes([post.number]))
+    failed = asyncio.ensure_future(relay.failed.wait())
+    failed.add_done_callback(lambda _: stop.set())
     await stop.wait()
+    failed.cancel()
     log.info("relay.draining", streams=relay.hub.streams)
     draining = asyncio.ensure_future(relay.drain())
     hurried = asyncio.ensure_future(now.wait())
@@ -110,6 +113,9 @@ async def _live(settings: Settings, post: Post | None) -> None:
     await asyncio.gather(draining, hurried, return_exceptions=True)
     await relay.stop()
     log.info("relay.stopped")
+    if relay.failed.is_set():
+        message = "a part of the relay failed and took it along; the log says which."
+        raise RelayError(message)
 
 
 def _listen(stop: asyncio.Event, now: asyncio.Event) -> None:
