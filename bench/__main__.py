@@ -19,7 +19,7 @@ from bench.report import show, write_document
 from bench.scenarios import SCENARIOS, Entry, Scenario
 
 # How long to wait for others to be done before a round.
-_QUIET_S = 60.0
+_QUIET_S = 15.0
 
 
 def measure(
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument(
         "--patience",
         type=int,
-        default=2,
+        default=1,
         help="how often a round that was disturbed by other programs is repeated",
     )
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
