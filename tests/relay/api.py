@@ -6,7 +6,7 @@ names that they would get in production.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lebureau_relay.core.credential import Credential
@@ -116,6 +116,7 @@ class Api:
     known: str = "honours"  # what a cursor is to it: honours, live (ignored), whole (ignored)
     rejects_unknown: bool = False  # answers 400 for a cursor that it doesn't know
     up: asyncio.Event = field(default_factory=asyncio.Event)  # cleared: requests hang
+    notice: Callable[[Ask], None] = field(default=lambda _: None)  # a stream is about to open
 
     def __post_init__(self) -> None:
         self.up.set()
@@ -134,6 +135,7 @@ class Api:
             raise SourceFailure(SourceProblem.UNAUTHORIZED, "answered 401", status=401)
         if ask.cursor and self.rejects_unknown and self._index(ask.cursor) is None:
             raise SourceFailure(SourceProblem.CURSOR_REJECTED, "answered 400", status=400)
+        self.notice(ask)
         line = Line(ask, cursor)
         line.send(*(said.block for said in self.after(ask)))
         self.lines.append(line)

@@ -21,7 +21,6 @@ from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import FeedKey, Identity, StreamSpec
 from lebureau_relay.relay.subscriber import State, Subscriber
-from lebureau_relay.relay.turns import Turns
 
 DESKTOPS = StreamSpec("desktops", "/api/desktops/stream")
 KEY = FeedKey("user-1", DESKTOPS)
@@ -191,9 +190,9 @@ class House:
             lambda: self.jitter,
             self._new_epoch,
         )
-        self.hub = Hub(outside, self.timings, HubLimits(self.limits, self.total_bytes))
-        self.hub.clock = self.loop.time
-        self.hub.turns = Turns(self.loop.time)  # it has looked at the hub's clock already
+        with pytest.MonkeyPatch.context() as patch:  # the hub hands its clock on as it is made
+            patch.setattr("time.monotonic", self.loop.time)
+            self.hub = Hub(outside, self.timings, HubLimits(self.limits, self.total_bytes))
         self.hub.start()
 
     def _new_epoch(self) -> str:

@@ -9,7 +9,6 @@ from tests.relay.house import ALICE, Client, House
 from tests.relay.reader import Block
 
 from lebureau_relay.errors import Refusal
-from lebureau_relay.relay.subscriber import State
 
 
 def serial_of(data: str) -> int:
@@ -35,7 +34,7 @@ class Tab:
         self.cursor = cursor
         self.serial = serial
         self.loose = False  # a gap was told: the next event need not follow on `serial`
-        self.waited = False  # when last looked at, its cursor was being asked of upstream
+        self.believes = False  # a stream was opened for it that nothing proves
         self.chunked = chunked
         self.client: Client | None = None
         self.gaps = 0  # told on this connection
@@ -56,6 +55,7 @@ class Tab:
         self.client = None
         self.gaps = 0
         self.cursor_sent = self.cursor
+        self.believes = False
         self._checked = 0
         self._joining = house.joining(self.cursor, ALICE, chunked=self.chunked, **facts)
 
@@ -82,7 +82,3 @@ class Tab:
         if blocks:
             self.cursor = blocks[-1].id
         return blocks
-
-    @property
-    def waiting(self) -> bool:
-        return self.connected and self.client.state is State.WAITING
