@@ -7,7 +7,6 @@ everything that is due "in about a second".
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from lebureau_relay.core.wheel import Wheel
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
 from lebureau_relay.relay.catchup import CatchUp
 from lebureau_relay.relay.feed import Feed, FeedState
+from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
@@ -31,9 +31,6 @@ from lebureau_relay.relay.turns import Turns
 _SLOT_S = 0.05
 # Feeds look after themselves this often, and at least ten times within their shortest delay.
 _MAX_TICK_S = 1.0
-# Feeds whose opening has failed are remembered so that upstream is not asked again at once; a
-# stranger can fill this.
-_MAX_HELD_OFF = 10_000
 # Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
 # it full again.
 _SHRINK_TO = 0.9
@@ -55,15 +52,6 @@ class HubLimits:
 
     history: HistoryLimits = field(default_factory=HistoryLimits)
     total_bytes: int = 268_435_456
-
-
-@dataclass(slots=True)
-class _HeldOff:
-    """An opening that failed: what to answer until when, and how often it has failed in a row."""
-
-    until_s: float
-    refusal: Refusal
-    attempt: int
 
 
 class Hub:
@@ -91,7 +79,7 @@ class Hub:
         self._feeds: dict[FeedKey, Feed] = {}
         self._ended: dict[Feed, None] = {}  # closed, but some of their streams still say goodbye
         self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
-        self._held_off: OrderedDict[FeedKey, _HeldOff] = OrderedDict()
+        self._held_off = HeldOff(lambda: self.clock())  # noqa: PLW0108 - tests drive the clock
         self.turns = Turns(self.clock)
         self._wheel: Wheel[Callable[[], None]] = Wheel(_SLOT_S)
         self._timer: asyncio.TimerHandle | None = None
@@ -281,18 +269,14 @@ class Hub:
 
     def _open(self, key: FeedKey, credential: Credential, cursor: bytes | None) -> Feed:
         """A new feed; its owner starts with the first request that waits for it."""
-        held_off = self._held_off.get(key)
-        if held_off is not None:
-            left_s = held_off.until_s - self.clock()
-            if left_s > 0:
-                refusal = held_off.refusal
-                self._outside.identities.undecided(credential)
-                raise Refusal(refusal.code, refusal.detail, retry_after_s=left_s)
-            del self._held_off[key]
+        try:
+            attempt = self._held_off.attempt(key)
+        except Refusal:
+            self._outside.identities.undecided(credential)
+            raise
         history = self._new_history(self._outside.new_epoch())
         feed = Feed(key, history, self, self._outside.observer.stream(key.stream.name))
         first_cursor = upstream_cursor(cursor) if cursor else b""
-        attempt = held_off.attempt if held_off is not None else 0
         feed.owner = Owner(feed, self._outside, first_cursor, attempt)
         feed.catchup = CatchUp(feed, self._outside.source, self.timings.catchup_timeout_s)
         if self._shared is not None:
@@ -326,11 +310,7 @@ class Hub:
                 Refusal(RefusalCode.INTERNAL_ERROR, "The relay failed; its log says more.")
             )
         elif owner.refusal is not None:
-            until_s = self.clock() + owner.hold_s
-            self._held_off[feed.key] = _HeldOff(until_s, owner.refusal, owner.attempt + 1)
-            self._held_off.move_to_end(feed.key)
-            if len(self._held_off) > _MAX_HELD_OFF:
-                self._held_off.popitem(last=False)
+            self._held_off.add(feed.key, owner.refusal, owner.hold_s, owner.attempt + 1)
         self._close_feed(feed)
 
     def _close_feed(self, feed: Feed) -> None:
