@@ -105,6 +105,7 @@ class Relay:
         self._places: Places = LocalPlaces(limits.upstream_auth_failures_per_minute, time.monotonic)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._policy_check: asyncio.Task[None] | None = None
         self.public_url = ""
         self.admin_url = ""
         self.failed = asyncio.Event()  # a part that must never end has ended
@@ -210,9 +211,19 @@ class Relay:
         self.metrics.redis_up(up)
         if up:
             self.metrics.note("info", "redis.up")
+            self._policy_check = asyncio.ensure_future(self._check_policy())
         else:
             mend = "streams go on from upstreams of their own; see docs/operations.md"
             self.metrics.note("error", "redis.down", mend=mend)
+
+    async def _check_policy(self) -> None:
+        """A server that evicts under pressure would take leases and logs away unseen."""
+        if self._broker is None:
+            return
+        others = await self._broker.policies() - {"noeviction"}
+        if others:
+            mend = "set the server's maxmemory-policy to noeviction"
+            self.metrics.note("warning", "redis.evicts", policy=sorted(others), mend=mend)
 
     def _register(self) -> Register:
         auth, limits = self.settings.auth, self.settings.limits
