@@ -135,7 +135,8 @@ async def test_a_goodbye_is_heard_by_who_listens_and_is_no_message(
     assert await holder.get("seen") == order
     assert await fresh.get("seen") == order[2:], "it had had no event, only the goodbye's id"
     for tab in (holder, fresh):
-        ((kind, event_id, payload),) = await tab.get("told")
+        # What may follow is a refusal: it may have come back before the relay was gone.
+        (kind, event_id, payload), *_ = await tab.get("told")
         assert (kind, event_id, payload["reason"]) == ("closing", order[1], "draining")
 
 
