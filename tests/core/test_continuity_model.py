@@ -97,13 +97,19 @@ class Relay:
         return f"e{self.epochs}"
 
     def ids(self) -> list[bytes]:
-        """Upstream's ids in the ring since it last gave none, that it can be asked for."""
+        """Upstream's ids in the ring since it last gave none and since the last gap, that it can be
+        asked for.
+        """
         ids: list[bytes] = []
         for entry in reversed(self.history.since(0)):
-            if parse_place(entry.id) and entry.from_upstream:
+            if not entry.from_upstream:
+                if ids:
+                    break
+                continue
+            if parse_place(entry.id):
                 break
             base = split_derived(entry.id)[0]
-            if entry.from_upstream and base not in ids:
+            if base not in ids:
                 ids.append(base)
         lost = [one for one in ids if self.history.find(one)[0] is Standing.LOST]
         return [one for one in ids if one == ids[0] or one not in lost]
