@@ -261,7 +261,7 @@ class Relay:
             max_event_bytes=settings.upstream.max_event_bytes,
         )
         outside = Outside(
-            source=Upstream(self._session, upstream),
+            source=Upstream(self._session, upstream, self.metrics),
             identities=identities,
             observer=self.metrics,
             backoff=Backoff(settings.upstream.retry_min, settings.upstream.retry_max),
