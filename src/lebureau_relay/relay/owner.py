@@ -231,12 +231,6 @@ class Owner:
             feed.end_all(CloseReason.UPSTREAM_ENDED)
             self._give_up(refusal, self._outside.backoff.max_s)
             return False
-        if feed.state is FeedState.OPENING:
-            hold_s = self._outside.backoff.delay_s(
-                self.attempt, failure.retry_after_s, self._outside.uniform
-            )
-            self._give_up(refusal, hold_s)
-            return False
         self._outside.observer.note(
             "warning",
             "upstream.refused",
@@ -245,6 +239,12 @@ class Owner:
             status=failure.status,
             detail=failure.detail,
         )
+        if feed.state is FeedState.OPENING:
+            hold_s = self._outside.backoff.delay_s(
+                self.attempt, failure.retry_after_s, self._outside.uniform
+            )
+            self._give_up(refusal, hold_s)
+            return False
         feed.meter.reconnect(problem)
         await self._wait(failure.retry_after_s)
         return True
