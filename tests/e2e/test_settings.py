@@ -135,7 +135,7 @@ async def test_the_log_speaks_to_people_where_that_is_asked_for(program):
 async def test_and_says_nothing_below_its_level(program):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        url = "http://127.0.0.1:{}".format(probe.getsockname()[1])
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     port = url.rpartition(":")[2]
     relay = await program(
         "http://[::1]:9", settings={"LOG__LEVEL": "warning", "LISTEN__PORT": port}
