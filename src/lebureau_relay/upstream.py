@@ -214,9 +214,13 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
     """What an answer means; None for an event stream."""
     status = response.status
     if status == HTTPStatus.OK:
-        if response.content_type == "text/event-stream":
+        coding = response.headers.get("Content-Encoding", "").strip().lower()
+        if response.content_type != "text/event-stream":
+            detail = f"answered {response.content_type}, not text/event-stream"
+        elif coding not in {"", "identity"}:  # nobody asked for it, and it would be read as noise
+            detail = f"answered an event stream in {coding}"
+        else:
             return None
-        detail = f"answered {response.content_type}, not text/event-stream"
         return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
     problem = _PROBLEMS.get(status)
     if problem is None:
