@@ -30,6 +30,7 @@ FLOORS = {
     "demo": 3,
     "tail": 3,
     "cli": 4,
+    "deployment": 4,
     "main": 4,
     "process": 4,
     "workers": 4,
@@ -38,7 +39,8 @@ FLOORS = {
 }
 # Who may use the rooms of the top floor.
 WIRING = {
-    "config": {"cli", "main", "process", "workers"},
+    "config": {"cli", "deployment", "main", "process", "workers"},
+    "deployment": {"main"},
     "main": {"cli", "process", "workers"},
     "process": {"cli", "workers"},
     "workers": {"cli"},
