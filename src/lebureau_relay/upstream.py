@@ -107,7 +107,7 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The text of a client error may hold the URL or a header; its type is enough.
             raise SourceFailure(SourceProblem.UNAVAILABLE, type(error).__name__) from None
-        failure = _failure(response, asked_with_cursor=bool(cursor))
+        failure = _failure(response, asked_with_cursor=bool(cursor)) or _compressed(response)
         if failure is not None:
             response.close()
             raise failure
@@ -214,13 +214,9 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
     """What an answer means; None for an event stream."""
     status = response.status
     if status == HTTPStatus.OK:
-        coding = response.headers.get("Content-Encoding", "").strip().lower()
-        if response.content_type != "text/event-stream":
-            detail = f"answered {response.content_type}, not text/event-stream"
-        elif coding not in {"", "identity"}:  # nobody asked for it, and it would be read as noise
-            detail = f"answered an event stream in {coding}"
-        else:
+        if response.content_type == "text/event-stream":
             return None
+        detail = f"answered {response.content_type}, not text/event-stream"
         return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
     problem = _PROBLEMS.get(status)
     if problem is None:
@@ -241,6 +237,13 @@ _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.TOO_MANY_REQUESTS: SourceProblem.THROTTLED,
     HTTPStatus.REQUEST_TIMEOUT: SourceProblem.UNAVAILABLE,
 }
+
+
+def _compressed(response: aiohttp.ClientResponse) -> SourceFailure | None:
+    """Why an event stream can't be read: it is in a coding that nobody asked for."""
+    if response.headers.get("Content-Encoding", "").strip().lower() in {"", "identity"}:
+        return None
+    return SourceFailure(SourceProblem.UNUSABLE, "answered a compressed event stream", status=200)
 
 
 def _retry_after_s(value: str | None) -> float | None:
