@@ -89,6 +89,8 @@ class Deployment:
         with suppress(TimeoutError):
             async with asyncio.timeout(_REDIS_WAIT_S):
                 await broker.arrived.wait()
+        if not broker.arrived.is_set():
+            self._redis_changed(False)
         self._share_budgets(broker, clustered=client.clustered)
         self.shared = Shared(broker, partial(_feed_name, self.hash_key))
 
