@@ -23,7 +23,7 @@ from lebureau_relay.core.event import Event
 from lebureau_relay.core.outbound import request_headers
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import SourceFailure, SourceProblem
-from lebureau_relay.relay.ports import FeedKey, Subscription
+from lebureau_relay.relay.ports import FeedKey, Observer, StreamMeter, Subscription
 
 # A redirect within the API's own origin is followed so often; a longer chain is a loop.
 _MAX_REDIRECTS = 5
@@ -83,9 +83,12 @@ def _client_socket(info: aiohttp.AddrInfoType) -> socket.socket:
 class Upstream:
     """`relay.ports.Source` over HTTP."""
 
-    def __init__(self, session: aiohttp.ClientSession, rules: UpstreamRules) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, rules: UpstreamRules, observer: Observer
+    ) -> None:
         self._session = session
         self._rules = rules
+        self._observer = observer
         self._origin = URL(rules.base_url)
         # whether this upstream has ever been seen to keep a stream alive by comments
         self.sends_comments = False
@@ -104,12 +107,16 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The text of a client error may hold the URL or a header; its type is enough.
             raise SourceFailure(SourceProblem.UNAVAILABLE, type(error).__name__) from None
-        failure = _failure(response, asked_with_cursor=bool(cursor))
+        failure = _failure(response, asked_with_cursor=bool(cursor)) or _compressed(response)
         if failure is not None:
             response.close()
             raise failure
         return _HttpSubscription(
-            self, response, Decoder(self._rules.max_event_bytes, cursor), self._rules.idle_timeout_s
+            self,
+            response,
+            Decoder(self._rules.max_event_bytes, cursor),
+            self._rules.idle_timeout_s,
+            self._observer.stream(key.stream.name),
         )
 
     def _url(self, key: FeedKey) -> URL:
@@ -154,8 +161,10 @@ class _HttpSubscription:
         response: aiohttp.ClientResponse,
         decoder: Decoder,
         idle_timeout_s: float,
+        meter: StreamMeter,
     ) -> None:
         self._upstream = upstream
+        self._meter = meter
         self._response = response
         self._decoder = decoder
         self._idle_timeout_s = idle_timeout_s
@@ -190,6 +199,7 @@ class _HttpSubscription:
         if not chunk:
             raise SourceFailure(self._ended_by or SourceProblem.CUT, "the API closed the stream")
         events = self._decoder.feed(chunk)
+        self._meter.received(len(events), len(chunk))
         if self._decoder.comments:
             self._upstream.sends_comments = True
         return events
@@ -227,6 +237,13 @@ _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.TOO_MANY_REQUESTS: SourceProblem.THROTTLED,
     HTTPStatus.REQUEST_TIMEOUT: SourceProblem.UNAVAILABLE,
 }
+
+
+def _compressed(response: aiohttp.ClientResponse) -> SourceFailure | None:
+    """Why an event stream can't be read: it is in a coding that nobody asked for."""
+    if response.headers.get("Content-Encoding", "").strip().lower() in {"", "identity"}:
+        return None
+    return SourceFailure(SourceProblem.UNUSABLE, "answered a compressed event stream", status=200)
 
 
 def _retry_after_s(value: str | None) -> float | None:
