@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 import aiohttp
 from aiohttp.abc import AbstractCookieJar
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from lebureau_relay.core.credential import Credential
@@ -111,6 +112,7 @@ class Upstream:
         if failure is not None:
             response.close()
             raise failure
+        _shed(response)
         return _HttpSubscription(
             self,
             response,
@@ -154,6 +156,8 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 
 class _HttpSubscription:
     """`relay.ports.Subscription`: one response that is being read."""
+
+    __slots__ = ("_decoder", "_ended_by", "_idle_timeout_s", "_response", "_upstream")
 
     def __init__(
         self,
@@ -210,13 +214,30 @@ class _HttpSubscription:
         self._response.close()
 
 
+def _shed(response: aiohttp.ClientResponse) -> None:
+    """Let go of the headers of both sides, which would live as long as the feed: 2 KB, and more
+    with a talkative API.
+
+    Nothing reads them once a response has begun. That they are let go by three private attributes
+    is pinned (`aiohttp<4`) and held by tests/test_upstream.py for each release in the lock.
+    """
+    response._headers = _NO_HEADERS  # noqa: SLF001
+    response._raw_headers = ()  # noqa: SLF001
+    response._request_info = _NO_REQUEST  # noqa: SLF001
+
+
+_NO_HEADERS = CIMultiDictProxy(CIMultiDict[str]())
+_NO_REQUEST = aiohttp.RequestInfo(URL(), "", _NO_HEADERS)
+
+
 def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> SourceFailure | None:
     """What an answer means; None for an event stream."""
     status = response.status
     if status == HTTPStatus.OK:
-        if response.content_type == "text/event-stream":
+        content_type = _media_type(response)
+        if content_type == "text/event-stream":
             return None
-        detail = f"answered {response.content_type}, not text/event-stream"
+        detail = f"answered {content_type}, not text/event-stream"
         return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
     problem = _PROBLEMS.get(status)
     if problem is None:
@@ -228,6 +249,14 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
             problem = SourceProblem.UNUSABLE
     retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
     return SourceFailure(problem, f"answered {status}", status=status, retry_after_s=retry_after_s)
+
+
+def _media_type(response: aiohttp.ClientResponse) -> str:
+    """The answer's type without parameters. aiohttp's own `content_type` keeps a dictionary of some
+    1.5 KB with the response, which here lives as long as the feed.
+    """
+    value = response.headers.get("Content-Type", "nothing that says its type")
+    return value.partition(";")[0].strip().lower()
 
 
 _PROBLEMS: dict[int, SourceProblem] = {

@@ -45,6 +45,22 @@ class Owner:
     `hold_s`, so that requests that follow don't ask upstream again at once.
     """
 
+    __slots__ = (
+        "_accepted",
+        "_cursor_doubted",
+        "_cursor_rejected",
+        "_feed",
+        "_fresh",
+        "_outside",
+        "_subscription",
+        "_unwritten_bytes",
+        "attempt",
+        "heard_at_s",
+        "hold_s",
+        "refusal",
+        "state",
+    )
+
     def __init__(self, feed: Feed, outside: Outside, first_cursor: bytes, attempt: int = 0) -> None:
         self.state = "opening"  # opening, open or waiting: the label of `upstream_connections`
         self.refusal: Refusal | None = None
