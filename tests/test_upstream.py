@@ -9,7 +9,8 @@ import pytest
 
 from lebureau_relay.core.credential import Credential, CredentialKind
 from lebureau_relay.errors import SourceFailure
-from lebureau_relay.relay.ports import FeedKey, StreamSpec
+from lebureau_relay.metrics import Metrics
+from lebureau_relay.relay.ports import FeedKey, HubFacts, StreamSpec
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 KEY = FeedKey("somebody", StreamSpec("desktops", "/stream"), "")
@@ -37,7 +38,8 @@ async def server():
 async def test_an_open_subscription_holds_no_headers_and_reads_to_its_end(server):
     url, more = server
     async with make_session() as session:
-        upstream = Upstream(session, UpstreamRules(url))
+        observer = Metrics(["desktops"], HubFacts, lambda *_: None, "0")
+        upstream = Upstream(session, UpstreamRules(url), observer)
         credential = Credential(CredentialKind.KEY, SECRET)
         subscription = await upstream.open(KEY, credential, b"")
         gc.collect()

@@ -27,11 +27,11 @@ SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signa
 """What the parent of workers waits for; each worker unblocks them once it listens to them."""
 
 
-# How many more containers than before are looked at for cycles, and how often the older ones. What a
-# stream or an event leaves behind is freed by its reference count; with Python's own 700, 10, 10 a
-# quarter of the CPU of a busy relay went into looking (`make bench SCENARIO=users`), and a walk of
-# all that is old takes the loop 100 ms where there are 10 000 streams. 50 000 containers in cycles
-# are some megabytes at worst.
+# How many new containers before they are searched for cycles, and how often the older ones are too.
+# What a stream or an event leaves behind goes by its reference count; with Python's own 700, 10, 10
+# a quarter of a busy relay's CPU went into searching (`make bench SCENARIO=users`), and a walk over
+# all that is old stops the loop for 100 ms where there are 10 000 streams. At worst 50 000
+# containers in cycles wait, some megabytes.
 _GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 

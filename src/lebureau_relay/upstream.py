@@ -157,7 +157,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 class _HttpSubscription:
     """`relay.ports.Subscription`: one response that is being read."""
 
-    __slots__ = ("_decoder", "_ended_by", "_idle_timeout_s", "_response", "_upstream")
+    __slots__ = ("_decoder", "_ended_by", "_idle_timeout_s", "_meter", "_response", "_upstream")
 
     def __init__(
         self,
