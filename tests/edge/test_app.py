@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import socket
 
 import pytest
 from aiohttp import web
 
+from lebureau_relay.edge.app import ACCEPTS_PER_TURN
 from lebureau_relay.errors import Refusal, RefusalCode
 
 PATH = "/api/desktops/stream"
@@ -292,3 +294,16 @@ async def test_http_1_0_is_served(serve):
     edge = await serve()
     reply = await edge.send(f"GET {PATH} HTTP/1.0\r\n\r\n".encode())
     assert (reply.status, reply.body) == (200, b"hello from desktops")
+
+
+async def test_a_herd_is_let_in_many_a_turn(serve):
+    edge = await serve()
+    # Blocking, so that the loop finds all of them waiting.
+    herd = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(96)]
+    turns = 0
+    while len(edge.runner.server.connections) < len(herd):
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns <= 3 * len(herd) / ACCEPTS_PER_TURN
+    for one in herd:
+        one.close()

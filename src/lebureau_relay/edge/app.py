@@ -26,6 +26,11 @@ _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 # From the connection to the end of its first request head, and between requests. A head comes in
 # one piece; whoever holds one back, holds a descriptor that a client could have.
 HEAD_TIMEOUT_S: Final = 15.0
+# libuv accepts one connection per turn of the loop and listening descriptor. In a herd a turn takes
+# milliseconds, so that alone made ten thousand tabs wait for ten seconds (`make bench
+# SCENARIO=storm`); so the socket is listened to by so many descriptors. More would make the turns
+# longer that established streams wait for: a connection costs some 0.25 ms until it streams.
+ACCEPTS_PER_TURN: Final = 16
 # For a body that nobody reads, so that the answer isn't lost in a reset.
 _LINGER_S: Final = 2.0
 # A request line and each header line: what proxies commonly pass, and a 4 KiB key in the query
@@ -238,7 +243,8 @@ async def serve_on(runner: web.AppRunner, sockets: Sequence[socket.socket]) -> N
     """Begin to serve on sockets made by `listen`; they then belong to the runner."""
     await runner.setup()
     for sock in sockets:
-        await web.SockSite(runner, sock, backlog=BACKLOG).start()
+        for again in (sock, *(sock.dup() for _ in range(ACCEPTS_PER_TURN - 1))):
+            await web.SockSite(runner, again, backlog=BACKLOG).start()
 
 
 def _closing(code: RefusalCode, detail: str) -> web.Response:

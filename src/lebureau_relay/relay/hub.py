@@ -19,6 +19,7 @@ from lebureau_relay.core.history import History, HistoryLimits
 from lebureau_relay.core.wheel import Wheel
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
 from lebureau_relay.relay.catchup import CatchUp
+from lebureau_relay.relay.farewells import Farewells
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
@@ -82,6 +83,7 @@ class Hub:
         self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
         self._held_off = HeldOff(lambda: self.clock())  # noqa: PLW0108 - tests drive the clock
         self.turns = Turns(self.clock)
+        self._farewells = Farewells(outside.observer, self.turns)
         self._wheel: Wheel[Callable[[], None]] = Wheel(_SLOT_S)
         self._timer: asyncio.TimerHandle | None = None
         self._tick_s = max(
@@ -108,6 +110,7 @@ class Hub:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        self._farewells.finish()
 
     async def drain(self, spread_s: float) -> None:
         """End all streams, evenly over `spread_s`, and wait until they are gone or their time is
@@ -210,14 +213,7 @@ class Hub:
             feed.share.left()
         age_s = self.clock() - subscriber.opened_at_s
         feed.meter.closed(reason, age_s)
-        self._outside.observer.note(
-            "info",
-            "stream.closed",
-            stream=feed.key.stream.name,
-            identity=feed.key.identity,
-            reason=reason.value,
-            age_s=round(age_s, 3),
-        )
+        self._farewells.add(feed.key, reason, age_s)
 
     def grown(self, size_bytes: int) -> None:
         """The histories have grown; over the bound of all, the least recently used shrink."""

@@ -30,6 +30,7 @@ class Turns:
         self._dirty: dict[Fanout, None] = {}
         self._jobs: deque[Callable[[float], bool]] = deque()
         self._replays: deque[Subscriber] = deque()
+        self._chores: list[Callable[[], bool]] = []
         self._scheduled = False
 
     def dirty(self, fanout: "Fanout") -> None:
@@ -47,13 +48,20 @@ class Turns:
         self._replays.append(subscriber)
         self._schedule()
 
+    def chore(self, work: Callable[[], bool]) -> None:
+        """Give `work` one go a turn, after everything else, until it says that it is done. It bounds
+        itself.
+        """
+        self._chores.append(work)
+        self._schedule()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Flush what is new first, then heartbeats, then replays."""
+        """Flush what is new first, then heartbeats, replays and chores."""
         self._scheduled = False
         deadline_s = self._clock() + TURN_S
         for fanout in list(self._dirty):
@@ -64,7 +72,8 @@ class Turns:
                 break
         self._step(self._jobs, lambda job: not job(deadline_s), deadline_s)
         self._step(self._replays, lambda one: one.feed.fanout.pump(one), deadline_s)
-        if self._dirty or self._jobs or self._replays:
+        self._chores = [work for work in self._chores if not work()]
+        if self._dirty or self._jobs or self._replays or self._chores:
             self._schedule()
 
     def _step(self, queue: deque[Item], work: Callable[[Item], bool], deadline_s: float) -> None:
