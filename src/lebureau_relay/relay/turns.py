@@ -49,9 +49,7 @@ class Turns:
         self._schedule()
 
     def chore(self, work: Callable[[], bool]) -> None:
-        """Give `work` one go a turn, after everything else, until it says that it is done. It bounds
-        itself.
-        """
+        """Give `work` one go a turn, after all else, until it says that it is done."""
         self._chores.append(work)
         self._schedule()
 
