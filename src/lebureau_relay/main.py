@@ -26,7 +26,7 @@ from lebureau_relay.broker.redis import (
     RedisRules,
     connect,
 )
-from lebureau_relay.config import Settings
+from lebureau_relay.config import RESERVED_DESCRIPTORS, Settings, descriptor_limit
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.history import HistoryLimits
@@ -36,6 +36,7 @@ from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
+from lebureau_relay.edge.lobby import MAX_WAITING
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason, StartError
 from lebureau_relay.identity import AuthRules, Register
@@ -54,6 +55,8 @@ from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 _LAG_PROBE_S = 0.1
 # How long a start waits for Redis: a server that is there answers in milliseconds.
 _REDIS_WAIT_S = 1.0
+# Connections to the admin listener: probes, scrapes and consoles are some dozens.
+_MAX_ADMIN = 256
 
 
 class Relay:
@@ -292,11 +295,12 @@ class Relay:
 
     def _door(self, identities: Register) -> Door:
         streams_total = self.settings.limits.resolved_streams_total()
+        self._admission = Admission(streams_total, identities, self._budgets)
         return Door(
             rules=self._credential_rules(),
             cors=self._cors(),
             addresses=ClientAddresses(map(str, self.settings.proxy.trusted), self.metrics),
-            admission=Admission(streams_total, identities, self._budgets),
+            admission=self._admission,
             identities=identities,
             observer=self.metrics,
         )
@@ -312,9 +316,14 @@ class Relay:
             soft=self.settings.limits.browser_refusals == "retry",
             retry_s=self.settings.stream.retry,
         )
-        runner = build_runner(app, guard)
+        runner = build_runner(app, guard, most_waiting=self._most_waiting)
         self._runners.append(runner)
         await serve_on(runner, sockets)
+
+    def _most_waiting(self) -> int:
+        """Connections that may be no streams: half of the reserve stays for who isn't a client."""
+        free = descriptor_limit() - RESERVED_DESCRIPTORS // 2 - self._admission.taken
+        return min(MAX_WAITING, free)
 
     async def _serve_admin(self, sockets: Sequence[socket]) -> None:
         token = self.settings.admin.token()
@@ -333,7 +342,7 @@ class Relay:
             observer=self.metrics,
         )
         guard = Guard((), self._credential_rules(), self.metrics, soft=False)
-        runner = build_runner(build_admin(rules, sources), guard)
+        runner = build_runner(build_admin(rules, sources), guard, most_waiting=lambda: _MAX_ADMIN)
         self._runners.append(runner)
         await serve_on(runner, sockets)
 
