@@ -17,7 +17,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench chaos-replicas lock clean venv dev needs static core-coverage
+.PHONY: help demo test check bench chaos-replicas lock audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -77,6 +77,9 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	compile $(UPGRADE) --group dev -o requirements-dev.lock; \
 	compile -c requirements-dev.lock -o requirements.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock
+
+audit: ## known advisories against everything that is locked; asks the package index, which must be reachable
+	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
 	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
