@@ -13,11 +13,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # Folders of fast tests. Those that need Chromium, Node or a real server stay with `make test`.
-UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
+UNIT_TESTS = $(wildcard tests/core tests/relay tests/fuzz tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench chaos-replicas lock audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench chaos-replicas fuzz lock audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,6 +36,11 @@ bench: dev ## measure against the peers, results in bench/results; SCENARIO=… 
 
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
+
+MINUTES ?= 5
+
+fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
+	$(BIN)/python -m tests.fuzz $(MINUTES)
 
 static: dev
 	@$(BIN)/ruff format --check --quiet $(PROGRAMS) || \
