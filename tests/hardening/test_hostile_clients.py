@@ -120,12 +120,24 @@ async def test_a_flood_of_connections_from_everywhere(stand):
 
 async def test_pipelined_requests_whose_answers_nobody_reads(stand):
     one = await stand()
-    rss_bytes = one.rss_bytes
-    async with one.attack("mutes", 200) as told:
-        await asyncio.sleep(1)
+    before, rss_bytes = one.descriptors, one.rss_bytes
+    async with one.attack("mutes", 40) as told:
         await newcomer(one)
+        await one.as_before(before)
         assert one.rss_bytes - rss_bytes < ROOM_BYTES
-    assert told["held"] == 200
+    assert told == {"held": 40, "ended": 40}
+
+
+async def test_heads_that_grow_within_every_limit(stand):
+    """Ninety lines of 8 KiB each on a few hundred connections were once a gigabyte."""
+    one = await stand()
+    before, rss_bytes = one.descriptors, one.rss_bytes
+    async with one.attack("fat", 500) as told:
+        await newcomer(one)
+        await one.as_before(before)
+        assert one.rss_bytes - rss_bytes < ROOM_BYTES
+    assert told["held"] == 500
+    assert {"HeadTooBig"} == {line["error"] for line in one.program.said("request.refused")}
 
 
 async def test_heads_past_all_measure(stand):

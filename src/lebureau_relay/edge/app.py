@@ -36,6 +36,10 @@ _LINGER_S: Final = 2.0
 _MAX_LINE_BYTES: Final = 8190
 # Browsers send some 20 header fields, proxies add some 10.
 _MAX_FIELDS: Final = 100
+# Both of the above together, for heads that come in pieces, would be 800 KiB a connection, and many
+# connections. The longest honest head has a request line, a cookie, a key and a cursor near their
+# limits, and little else.
+_MAX_HEAD_BYTES: Final = 49_152
 # aiohttp waits for it twice; streams have ended by themselves before anybody shuts the server down.
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _SERVER: Final = "lebureau-relay"
@@ -169,12 +173,13 @@ class Guard:
 class _Connection(web.RequestHandler):
     """aiohttp's connection, with its own words taken away: they quote what the client sent."""
 
-    __slots__ = ("_guard", "_lobby")
+    __slots__ = ("_guard", "_head_bytes", "_lobby")
 
     def __init__(self, server: web.Server, guard: Guard, lobby: Lobby, **options: Any) -> None:
         super().__init__(server, **options)
         self._guard = guard
         self._lobby = lobby
+        self._head_bytes = 0  # of a head that isn't whole yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait in the lobby; called by the loop."""
@@ -194,6 +199,27 @@ class _Connection(web.RequestHandler):
         error = getattr(self._messages[-1][0], "exc", None) if self._messages else None
         if error is not None:
             error.__traceback__ = None
+        # Without a waiter what comes is a body, or another request before the answer.
+        unfinished = self._waiter is not None and not self._messages
+        self._head_bytes = self._head_bytes + len(data) if unfinished else 0
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            self._refuse_unanswered("HeadTooBig")
+        self._check_answers()
+
+    def pause_writing(self) -> None:
+        """Called by the loop when 64 KiB are unsent."""
+        super().pause_writing()
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        """Nobody needs to ask again and again without reading what is answered."""
+        if self.writing_paused and self._messages:
+            self._refuse_unanswered("AnswersUnread")
+
+    def _refuse_unanswered(self, error: str) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._guard.tell(RefusalCode.BAD_REQUEST, error=error)
+            self.drop()
 
     def drop(self) -> None:
         """Make room at once."""
