@@ -260,9 +260,9 @@ async def cursors(siege: Siege) -> Told:
 
 
 async def keys(siege: Siege) -> Told:
-    """Keys that are none, all different, each from an address of its own by X-Forwarded-For.
+    """Keys that are none, each from an address of its own by X-Forwarded-For, nearly all different.
 
-    Every third is not even well-formed: it is refused without a question and counts at its address.
+    Every third is the same: once known to be bad, it counts at its address without a question.
     """
     numbers = iter(range(siege.number))
     await siege.ready()
@@ -270,7 +270,7 @@ async def keys(siege: Siege) -> Told:
     async def guess() -> None:
         reader, writer = await asyncio.open_connection(*siege.place)
         for n in numbers:
-            key = f"lb_k_{n:06}" if n % 3 else f"no key {n}"
+            key = f"lb_k_{n:06}" if n % 3 else "lb_k_known"
             forwarded = ("X-Forwarded-For", f"2001:db8:{n >> 16:x}:{n & 0xFFFF:x}::1")
             writer.write(head(key=key, headers=[forwarded]))
             answer = await reader.readuntil(b"\r\n\r\n")
