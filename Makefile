@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # Folders of fast tests. Those that need Chromium, Node or a real server stay with `make test`.
-UNIT_TESTS = $(wildcard tests/core tests/relay tests/fuzz tests/test_*.py)
+UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:

@@ -17,9 +17,9 @@ from tests.e2e.conftest import Program
 ROOT = Path(__file__).parents[2]
 # What a person calls at once. A calm relay takes some milliseconds.
 PROMPT_S = 0.5
-# On a machine that is busy with other things, calm is slow too, and the attack may cost no more
-# than this many times as much.
-TIMES_CALM = 4
+# On a machine that is busy with other things all is slow: calm, and whoever measures, who doesn't
+# depend on the relay at all. The attack may cost no more than this many times as much.
+TIMES_BUSY = 4
 _BEAT_S = 0.03
 
 
@@ -51,6 +51,7 @@ class Stand:
         self.clients = clients
         self.pid = program.process.pid
         self.calm_s = 0.0
+        self.late_s: list[float] = []  # how much later than asked we are woken ourselves
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -61,7 +62,9 @@ class Stand:
         user = self.simulator.user(1)
         while True:
             self.simulator.emit(user.id, "desktops", 1)
+            asked_s = time.monotonic()
             await asyncio.sleep(_BEAT_S)
+            self.late_s.append(time.monotonic() - asked_s - _BEAT_S)
 
     async def start(self) -> "Stand":
         """Begin to emit, and see how it is in peace."""
@@ -92,7 +95,9 @@ class Stand:
         Healthy clients must get what they get without a word of the relay's own, and promptly.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.hardening.attacks", name, self.url, str(number), key),
+            # They would come from other machines, and take no CPU of this one.
+            *("nice", "-n", "5", sys.executable, "-m", "tests.hardening.attacks"),
+            *(name, self.url, str(number), key),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -101,6 +106,7 @@ class Stand:
         assert process.stdout is not None
         told: dict[str, Any] = {}
         marks = [len(client.delays_s) for client in self.clients]
+        beats = len(self.late_s)
         try:
             async with asyncio.timeout(40):
                 assert await process.stdout.readline() == b"ready\n"
@@ -112,14 +118,17 @@ class Stand:
             if process.returncode is None:
                 process.kill()
             await process.wait()
-        await self.were_prompt(marks, name)
+        await self.were_prompt(marks, max(self.late_s[beats:]), name)
 
-    async def were_prompt(self, marks: list[int], name: str) -> None:
+    async def were_prompt(self, marks: list[int], late_s: float, name: str) -> None:
         seen_s = self.since(marks)
         if seen_s > PROMPT_S:  # is it the attack, or the machine?
             self.calm_s = max(self.calm_s, await self.listen(1.0))
-        bound_s = max(PROMPT_S, TIMES_CALM * self.calm_s)
-        assert seen_s <= bound_s, f"p99 {seen_s:.3f} s during {name}, {self.calm_s:.3f} s in peace"
+        bound_s = max(PROMPT_S, TIMES_BUSY * max(self.calm_s, late_s))
+        assert seen_s <= bound_s, (
+            f"p99 {seen_s:.3f} s during {name}, {self.calm_s:.3f} s in peace; "
+            f"we ourselves were {late_s:.3f} s late"
+        )
         for client in self.clients:
             assert not client.closed
             assert not client.told

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from lebureau_relay.relay.ports import Clock
 
-# The kernel's queue (listener.BACKLOG): all of it may be accepted in one turn of the loop, before
-# any head is read, and after an outage those are all honest. At some 10 KiB each: 40 MiB.
+# After an outage as many as the kernel's queue holds (listener.BACKLOG) may come together, and all
+# be honest. With the longest heads (app._MAX_HEAD_BYTES) they are 200 MiB, silent some 50.
 MAX_WAITING: Final = 4096
 # However few descriptors there are: enough to tell newcomers that there is no room.
 MIN_WAITING: Final = 64
