@@ -1,6 +1,7 @@
 """The floors of docs/architecture.md, held by the syntax tree: imports go down only."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 PACKAGE = "lebureau_relay"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
+PICTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 # The longest matching name rules, so the two brokers may live on different floors.
 FLOORS = {
@@ -28,6 +30,7 @@ FLOORS = {
     "demo": 3,
     "tail": 3,
     "cli": 4,
+    "deployment": 4,
     "main": 4,
     "process": 4,
     "workers": 4,
@@ -36,7 +39,8 @@ FLOORS = {
 }
 # Who may use the rooms of the top floor.
 WIRING = {
-    "config": {"cli", "main", "process", "workers"},
+    "config": {"cli", "deployment", "main", "process", "workers"},
+    "deployment": {"main"},
     "main": {"cli", "process", "workers"},
     "process": {"cli", "workers"},
     "workers": {"cli"},
@@ -127,6 +131,33 @@ def test_the_core_is_pure(name: str) -> None:
 )
 def test_what_it_would_catch(name: str, imported: str) -> None:
     assert complaint(name, imported)
+
+
+def rooms_in_the_picture() -> dict[Path, set[str]]:
+    """The folders and modules that `docs/architecture.md` names under Rooms: names by folder."""
+    _, _, text = PICTURE.read_text().partition("\n## Rooms\n")
+    rooms: dict[Path, set[str]] = {ROOT: set()}
+    folder = ROOT
+    for line in text.split("```")[1].splitlines()[2:]:
+        folder = folder if line.startswith("    ") else ROOT
+        for name in re.findall(r"\w+(?:/|\.py\b)", line):
+            if name.endswith(".py"):
+                rooms[folder].add(name)
+            else:
+                folder = next(p / name for p in (folder, ROOT) if (p / name).is_dir())
+                rooms[folder] = set()
+    return rooms
+
+
+def test_the_picture_shows_the_house() -> None:
+    rooms = rooms_in_the_picture()
+    hidden = {"__init__.py", "__main__.py"}
+    for folder in {path.parent for path in HOUSE.values()}:
+        assert folder in rooms
+    for folder, named in rooms.items():
+        there = {path.name for path in folder.glob("*.py")} - hidden
+        # a folder without names stands for whatever is in it
+        assert named in (there, set()), folder
 
 
 def test_the_shortlist_is_standard_library() -> None:

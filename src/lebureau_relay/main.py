@@ -4,13 +4,10 @@
 """
 
 import asyncio
-import hashlib
 import random
 import re
 import secrets
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from socket import socket
 
@@ -18,18 +15,11 @@ import structlog
 from aiohttp import web
 
 from lebureau_relay import __version__
-from lebureau_relay.broker.redis import (
-    BudgetKeys,
-    RedisBroker,
-    RedisBudgets,
-    RedisPlaces,
-    RedisRules,
-    connect,
-)
 from lebureau_relay.config import RESERVED_DESCRIPTORS, Settings, descriptor_limit
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.history import HistoryLimits
+from lebureau_relay.deployment import Deployment
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin
 from lebureau_relay.edge.admission import Admission, ClientAddresses
 from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
@@ -38,23 +28,18 @@ from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.lobby import MAX_WAITING
 from lebureau_relay.edge.stream import Door, StreamHandler
-from lebureau_relay.errors import CloseReason, StartError
+from lebureau_relay.errors import CloseReason
 from lebureau_relay.identity import AuthRules, Register
-from lebureau_relay.identity.gate import PLACE_LAPSES_S
 from lebureau_relay.metrics import Metrics
-from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, LocalPlaces, OnExcess
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.owner import Outside
-from lebureau_relay.relay.ports import Budgets, FeedKey, Places, StreamSpec
-from lebureau_relay.relay.share import Shared
+from lebureau_relay.relay.ports import StreamSpec
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 # How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
 # nothing.
 _LAG_PROBE_S = 0.1
-# How long a start waits for Redis: a server that is there answers in milliseconds.
-_REDIS_WAIT_S = 1.0
 # Connections to the admin listener: probes, scrapes and consoles are some dozens.
 _MAX_ADMIN = 256
 
@@ -91,24 +76,9 @@ class Relay:
         self.hub: Hub
         self.ready = False
         self._handler: StreamHandler
-        self._broker: RedisBroker | None = None
-        secret = settings.redis.hash_secret.get_secret_value().encode()
-        self._hash_key = hashlib.blake2b(secret).digest() if secret else secrets.token_bytes(32)
-        limits = settings.limits
-        self._local = LocalBudgets(
-            BudgetLimits(
-                connects_per_minute=limits.connects_per_minute,
-                failed_auth_per_minute=limits.failed_auth_per_minute,
-                streams_per_user=limits.streams_per_user,
-                on_excess=OnExcess(limits.on_excess),
-            ),
-            time.monotonic,
-        )
-        self._budgets: Budgets = self._local
-        self._places: Places = LocalPlaces(limits.upstream_auth_failures_per_minute, time.monotonic)
+        self._deployment = Deployment(settings, self.metrics, self._keep)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._policy_check: asyncio.Task[None] | None = None
         self.public_url = ""
         self.admin_url = ""
         self.failed = asyncio.Event()  # a part that must never end has ended
@@ -117,9 +87,9 @@ class Relay:
         """Bind, wire and serve."""
         sockets = self._sockets or bind_for(self.settings)[0]
         self._session = make_session()
-        shared = await self._join_deployment()
+        await self._deployment.join()
         identities = self._register()
-        self.hub = self._hub(identities, shared)
+        self.hub = self._hub(identities)
         self.hub.start()
         self._handler = StreamHandler(self._door(identities), self.hub)
         self._keep("identities", identities.run())
@@ -149,8 +119,7 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._broker is not None:
-            await self._broker.close()
+        await self._deployment.leave()
         for runner in self._runners:
             await runner.cleanup()
         await self._session.close()
@@ -170,64 +139,6 @@ class Relay:
 
         task.add_done_callback(ended)
 
-    async def _join_deployment(self) -> Shared | None:
-        """Take a seat at Redis, if there is one; a server that is away is waited for a moment, then
-        done without.
-        """
-        redis = self.settings.redis
-        url = redis.url.get_secret_value()
-        if not url:
-            return None
-        try:
-            client = connect(url)
-        except ValueError as error:
-            raise StartError(f"{error}; see config/relay.yaml.") from None
-        replay = self.settings.replay
-        history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)
-        rules = RedisRules(redis.prefix, redis.lease_ttl, history)
-        timed = partial(self.metrics.redis_call, "pipeline")
-        self._broker = broker = RedisBroker(
-            client, rules, time.monotonic, self._redis_changed, timed
-        )
-        self.metrics.redis_up(False)
-        self._keep("broker", broker.run())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_REDIS_WAIT_S):
-                await broker.arrived.wait()
-        self._share_budgets(broker, clustered=client.clustered)
-        return Shared(broker, partial(_feed_name, self._hash_key))
-
-    def _share_budgets(self, broker: RedisBroker, *, clustered: bool) -> None:
-        """Let the budgets hold for the whole deployment; what was there stays to fall back on."""
-        redis = self.settings.redis
-        limit = self.settings.limits.upstream_auth_failures_per_minute
-        keys = BudgetKeys(redis.prefix, self._hash_key, clustered)
-        budgets = RedisBudgets(broker.pipe, keys, redis.lease_ttl, self._local)
-        places = RedisPlaces(
-            broker.pipe, redis.prefix, redis.lease_ttl, limit, PLACE_LAPSES_S, time.monotonic
-        )
-        self._budgets, self._places = budgets, places
-        self._keep("budgets", budgets.run())
-        self._keep("places", places.run())
-
-    def _redis_changed(self, up: bool) -> None:  # noqa: FBT001 - it is what changed
-        self.metrics.redis_up(up)
-        if up:
-            self.metrics.note("info", "redis.up")
-            self._policy_check = asyncio.ensure_future(self._check_policy())
-        else:
-            mend = "streams go on from upstreams of their own; see docs/operations.md"
-            self.metrics.note("error", "redis.down", mend=mend)
-
-    async def _check_policy(self) -> None:
-        """A server that evicts under pressure would take leases and logs away unseen."""
-        if self._broker is None:
-            return
-        others = await self._broker.policies() - {"noeviction"}
-        if others:
-            mend = "set the server's maxmemory-policy to noeviction"
-            self.metrics.note("warning", "redis.evicts", policy=sorted(others), mend=mend)
-
     def _register(self) -> Register:
         auth, limits = self.settings.auth, self.settings.limits
         rules = AuthRules(
@@ -243,18 +154,18 @@ class Relay:
         )
         return Register(
             rules,
-            self._hash_key,
+            self._deployment.hash_key,
             self._session,
             self.metrics,
             on_revoked=self._revoke,
             on_changed=self._revoke,
-            places=self._places,
+            places=self._deployment.places,
         )
 
     def _revoke(self, credential: Credential) -> None:
         self.hub.revoke(credential)
 
-    def _hub(self, identities: Register, shared: Shared | None) -> Hub:
+    def _hub(self, identities: Register) -> Hub:
         settings = self.settings
         upstream = UpstreamRules(
             base_url=settings.upstream.base_url,
@@ -264,7 +175,7 @@ class Relay:
             max_event_bytes=settings.upstream.max_event_bytes,
         )
         outside = Outside(
-            source=Upstream(self._session, upstream),
+            source=Upstream(self._session, upstream, self.metrics),
             identities=identities,
             observer=self.metrics,
             backoff=Backoff(settings.upstream.retry_min, settings.upstream.retry_max),
@@ -282,7 +193,8 @@ class Relay:
         )
         replay = settings.replay
         history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)
-        return Hub(outside, timings, HubLimits(history, replay.total_bytes), shared)
+        limits = HubLimits(history, replay.total_bytes)
+        return Hub(outside, timings, limits, self._deployment.shared)
 
     def _credential_rules(self) -> CredentialRules:
         auth = self.settings.auth
@@ -295,7 +207,7 @@ class Relay:
 
     def _door(self, identities: Register) -> Door:
         streams_total = self.settings.limits.resolved_streams_total()
-        self._admission = Admission(streams_total, identities, self._budgets)
+        self._admission = Admission(streams_total, identities, self._deployment.budgets)
         return Door(
             rules=self._credential_rules(),
             cors=self._cors(),
@@ -368,12 +280,6 @@ def bind_for(settings: Settings, relays: int = 1) -> list[Sockets]:
         user_timeout_ms=int(1000 * settings.stream.write_timeout),
         relays=relays,
     )
-
-
-def _feed_name(key: bytes, feed: FeedKey) -> str:
-    """What the deployment calls a feed: a keyed hash, the same in every replica."""
-    text = f"{feed.identity}\n{feed.stream.name}\n{feed.query}"
-    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
 
 
 def _url(sockets: Sequence[socket]) -> str:

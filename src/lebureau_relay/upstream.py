@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 import aiohttp
 from aiohttp.abc import AbstractCookieJar
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from lebureau_relay.core.credential import Credential
@@ -23,7 +24,7 @@ from lebureau_relay.core.event import Event
 from lebureau_relay.core.outbound import request_headers
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import SourceFailure, SourceProblem
-from lebureau_relay.relay.ports import FeedKey, Subscription
+from lebureau_relay.relay.ports import FeedKey, Observer, StreamMeter, Subscription
 
 # A redirect within the API's own origin is followed so often; a longer chain is a loop.
 _MAX_REDIRECTS = 5
@@ -83,9 +84,12 @@ def _client_socket(info: aiohttp.AddrInfoType) -> socket.socket:
 class Upstream:
     """`relay.ports.Source` over HTTP."""
 
-    def __init__(self, session: aiohttp.ClientSession, rules: UpstreamRules) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, rules: UpstreamRules, observer: Observer
+    ) -> None:
         self._session = session
         self._rules = rules
+        self._observer = observer
         self._origin = URL(rules.base_url)
         # whether this upstream has ever been seen to keep a stream alive by comments
         self.sends_comments = False
@@ -104,12 +108,17 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The text of a client error may hold the URL or a header; its type is enough.
             raise SourceFailure(SourceProblem.UNAVAILABLE, type(error).__name__) from None
-        failure = _failure(response, asked_with_cursor=bool(cursor))
+        failure = _failure(response, asked_with_cursor=bool(cursor)) or _compressed(response)
         if failure is not None:
             response.close()
             raise failure
+        _shed(response)
         return _HttpSubscription(
-            self, response, Decoder(self._rules.max_event_bytes, cursor), self._rules.idle_timeout_s
+            self,
+            response,
+            Decoder(self._rules.max_event_bytes, cursor),
+            self._rules.idle_timeout_s,
+            self._observer.stream(key.stream.name),
         )
 
     def _url(self, key: FeedKey) -> URL:
@@ -148,14 +157,18 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 class _HttpSubscription:
     """`relay.ports.Subscription`: one response that is being read."""
 
+    __slots__ = ("_decoder", "_ended_by", "_idle_timeout_s", "_meter", "_response", "_upstream")
+
     def __init__(
         self,
         upstream: Upstream,
         response: aiohttp.ClientResponse,
         decoder: Decoder,
         idle_timeout_s: float,
+        meter: StreamMeter,
     ) -> None:
         self._upstream = upstream
+        self._meter = meter
         self._response = response
         self._decoder = decoder
         self._idle_timeout_s = idle_timeout_s
@@ -190,6 +203,7 @@ class _HttpSubscription:
         if not chunk:
             raise SourceFailure(self._ended_by or SourceProblem.CUT, "the API closed the stream")
         events = self._decoder.feed(chunk)
+        self._meter.received(len(events), len(chunk))
         if self._decoder.comments:
             self._upstream.sends_comments = True
         return events
@@ -200,13 +214,30 @@ class _HttpSubscription:
         self._response.close()
 
 
+def _shed(response: aiohttp.ClientResponse) -> None:
+    """Let go of the headers of both sides, which would live as long as the feed: 2 KB, and more
+    with a talkative API.
+
+    Nothing reads them once a response has begun. That they are let go by three private attributes
+    is pinned (`aiohttp<4`) and held by tests/test_upstream.py for each release in the lock.
+    """
+    response._headers = _NO_HEADERS  # noqa: SLF001
+    response._raw_headers = ()  # noqa: SLF001
+    response._request_info = _NO_REQUEST  # noqa: SLF001
+
+
+_NO_HEADERS = CIMultiDictProxy(CIMultiDict[str]())
+_NO_REQUEST = aiohttp.RequestInfo(URL(), "", _NO_HEADERS)
+
+
 def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> SourceFailure | None:
     """What an answer means; None for an event stream."""
     status = response.status
     if status == HTTPStatus.OK:
-        if response.content_type == "text/event-stream":
+        content_type = _media_type(response)
+        if content_type == "text/event-stream":
             return None
-        detail = f"answered {response.content_type}, not text/event-stream"
+        detail = f"answered {content_type}, not text/event-stream"
         return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
     problem = _PROBLEMS.get(status)
     if problem is None:
@@ -220,6 +251,14 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
     return SourceFailure(problem, f"answered {status}", status=status, retry_after_s=retry_after_s)
 
 
+def _media_type(response: aiohttp.ClientResponse) -> str:
+    """The answer's type without parameters. aiohttp's own `content_type` keeps a dictionary of some
+    1.5 KB with the response, which here lives as long as the feed.
+    """
+    value = response.headers.get("Content-Type", "nothing that says its type")
+    return value.partition(";")[0].strip().lower()
+
+
 _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.NO_CONTENT: SourceProblem.ENDED,
     HTTPStatus.UNAUTHORIZED: SourceProblem.UNAUTHORIZED,
@@ -227,6 +266,13 @@ _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.TOO_MANY_REQUESTS: SourceProblem.THROTTLED,
     HTTPStatus.REQUEST_TIMEOUT: SourceProblem.UNAVAILABLE,
 }
+
+
+def _compressed(response: aiohttp.ClientResponse) -> SourceFailure | None:
+    """Why an event stream can't be read: it is in a coding that nobody asked for."""
+    if response.headers.get("Content-Encoding", "").strip().lower() in {"", "identity"}:
+        return None
+    return SourceFailure(SourceProblem.UNUSABLE, "answered a compressed event stream", status=200)
 
 
 def _retry_after_s(value: str | None) -> float | None:

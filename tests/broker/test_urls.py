@@ -29,6 +29,10 @@ async def test_a_good_one_connects_later(url):
         "redis://:hunter2/x@r.example",  # not percent-encoded: the rest would be taken for a port
         "redis://:hunter2@r.example:port",
         "redis://r.example?hunter2=1",
+        "redis://r.example/hunter2",
+        "rediss://r.example?ssl_cert_reqs=hunter2",
+        "redis+sentinel://:hunter2@r.example:26379",  # which service?
+        "redis+cluster://:hunter2@r.example/3",
         "redis+sentinel://:hunter2/x@r.example/service",
         "redis+sentinel://r.example:hunter2/service",
         "redis+sentinel://r.example/service/hunter2",

@@ -8,7 +8,7 @@ may claim continuity"): a resumption with one known id proves nothing, a first c
 import itertools
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lebureau_relay.core.continuity import Continuity
@@ -97,13 +97,19 @@ class Relay:
         return f"e{self.epochs}"
 
     def ids(self) -> list[bytes]:
-        """Upstream's ids in the ring since it last gave none, that it can be asked for."""
+        """Upstream's ids in the ring since a gap or since it last gave none, that it can be asked
+        for: what was lost in a gap would come first, so no proof reaches over one.
+        """
         ids: list[bytes] = []
         for entry in reversed(self.history.since(0)):
-            if parse_place(entry.id) and entry.from_upstream:
+            if not entry.from_upstream:
+                if ids:
+                    break
+                continue
+            if parse_place(entry.id):
                 break
             base = split_derived(entry.id)[0]
-            if entry.from_upstream and base not in ids:
+            if base not in ids:
                 ids.append(base)
         lost = [one for one in ids if self.history.find(one)[0] is Standing.LOST]
         return [one for one in ids if one == ids[0] or one not in lost]
@@ -236,6 +242,12 @@ RESENDING = st.lists(
 
 
 @settings(deadline=None, max_examples=250)
+@example(
+    [("emit", "id", 0)] * 2 + [("connect", "live", 1, 0), ("emit", "id", 0), ("connect", "", 1, 0)],
+    HistoryLimits(),
+    b"",
+    True,
+)  # one id since a gap, more before it
 @given(LYING | RESENDING, LIMITS, st.sampled_from([b"", b"n1"]), st.booleans())
 def test_whatever_upstream_does_a_loss_stands_behind_a_gap(steps, limits, first_cursor, to_first):
     upstream, relay = Upstream(resolves_to_first=to_first), Relay(limits, first_cursor)

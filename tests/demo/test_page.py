@@ -48,6 +48,17 @@ async def test_desktops_and_tasks_come_to_life(visit, simulator, complaints) -> 
     assert complaints == []
 
 
+async def test_a_disk_of_which_nothing_is_known_is_not_shown_as_full(visit) -> None:
+    page = await visit()
+    track, used = await page.evaluate("""() => {
+      const card = document.querySelector("template").content.firstElementChild.cloneNode(true);
+      document.querySelector("#desktops").append(card);
+      return [".track", ".track i"].map((part) => card.querySelector(part).clientWidth);
+    }""")
+    assert track > 20
+    assert used == 0
+
+
 async def test_six_tabs_are_one_subscription_a_stream(visit, simulator, complaints) -> None:
     page = await visit()
     await page.click("#more")

@@ -134,6 +134,19 @@ async def test_the_relay_restarts_on_the_same_port(http, stage) -> None:
     assert (await http.get("/demo/state")).status == 200
 
 
+async def test_what_was_counted_outlives_a_restart(http, stage, simulator) -> None:
+    async with http.get(Stream.DESKTOPS.path, params={"apiKey": stage.key}) as stream:
+        simulator.emit(simulator.user().id, "desktops", 100)
+        async for line in stream.content:
+            if line.startswith(b"id: ") and line.split(b"_")[1] >= b"%010d" % 100:
+                break
+        assert await order(http, Order.RESTART) == 202
+        await stream.text()
+    await until(lambda: stage.restarts)
+    assert (await stage.state())["relay"]["totals"]["upstream_events"] >= 100
+    assert (await stage.state())["relay"]["totals"]["deliveries"] >= 100
+
+
 async def test_a_taken_port_is_told_with_its_mend(free_port) -> None:
     with socket.socket() as other:
         other.bind((HOST, free_port))

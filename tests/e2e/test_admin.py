@@ -96,6 +96,19 @@ async def test_metrics_say_what_happened(busy, counts, scrape):
     assert metrics("build_info") == 1
 
 
+async def test_upstreams_bytes_are_counted_as_they_came(serve, raw_upstream, connect, counts):
+    opening, rest = b": comment\n\nretry: 5\nid: 1\n", b"data:a\n\n" + b": silence\n" * 7
+    raw_upstream.answers = [b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + opening]
+    relay = await serve(raw_upstream.url)
+    client = await connect(relay)
+    await counts(relay, len(opening), "upstream_bytes_total", stream="desktops")
+    await counts(relay, 0, "upstream_events_total", stream="desktops")
+    raw_upstream.writers[0].write(rest)
+    await client.has(1)
+    await counts(relay, len(opening + rest), "upstream_bytes_total", stream="desktops")
+    await counts(relay, 1, "upstream_events_total", stream="desktops")
+
+
 async def test_closed_sets_are_whole_from_the_start_and_nothing_else_is_in_them(relay, scrape):
     metrics = await scrape(relay)
     for name, label, values in (("closes", "reason", REASONS), ("gaps", "cause", CAUSES)):

@@ -218,3 +218,20 @@ async def test_a_storm_of_all_of_them_leaves_the_relay_as_it_was(
     client = await connect(relay)
     simulator.emit(user.id, "desktops", 1)
     await client.has(1)
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        [("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA")],  # curl --http2
+        [("Upgrade", "websocket"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")],
+    ],
+    ids=["h2c", "websocket"],
+)
+async def test_an_offer_to_speak_otherwise_is_passed_over(simulator, user, relay, connect, offer):
+    client = await connect(relay, headers=[("Connection", "Upgrade, HTTP2-Settings"), *offer])
+    client.transport.write(b"\x81\x05hello")
+    simulator.emit(user.id, "desktops", 3)
+    await client.has(3)
+    client.close()
+    await eventually(lambda: relay.hub.streams == 0, said="its leaving to be noticed")

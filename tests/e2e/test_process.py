@@ -120,6 +120,40 @@ async def test_a_crash_of_upstream_is_a_line_in_the_log_and_no_traceback(
     assert "Traceback" not in relay.stderr
 
 
+@pytest.mark.parametrize(
+    ("order", "facts"),
+    [
+        ("content_type", {"problem": "unusable", "status": 200}),
+        ("404", {"problem": "unusable", "status": 404}),
+        ("500", {"problem": "unavailable", "status": 500}),
+    ],
+)
+async def test_what_a_refusal_says_the_log_tells_is_there(simulator, user, program, order, facts):
+    slow = {"UPSTREAM__RETRY_MIN": 5, "UPSTREAM__RETRY_MAX": 10}
+    relay = await (await program(simulator.url, settings=slow)).started()
+    simulator.fault(order)
+    for _ in range(3):
+        assert (await ask(relay.public_url, key=user.key)).status in {502, 503}
+    await eventually(lambda: len(relay.said("request.refused")) == 3)
+    (line,) = relay.said("upstream.refused")  # one for each time that upstream was asked
+    assert facts.items() <= line.items()
+    assert line["stream"] == "desktops"
+    assert str(facts["status"]) in line["detail"] or "text/html" in line["detail"]
+
+
+async def test_a_redis_that_is_not_there_from_the_start_is_told(simulator, user, program, connect):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
+        away = {"REDIS__URL": url, "REDIS__HASH_SECRET": "any secret of some length will do here"}
+        relay = await (await program(simulator.url, settings=away)).started()
+        client = await connect(relay.public_url)
+        simulator.emit(user.id, "desktops", 1)
+        await client.has(1)
+    (line,) = relay.said("redis.down")
+    assert "operations.md" in line["mend"]
+
+
 async def test_no_credential_is_written_anywhere(simulator, user, program, connect, tmp_path):
     relay = await (await program(simulator.url, settings={"LOG__LEVEL": "debug"})).started()
     url = relay.public_url

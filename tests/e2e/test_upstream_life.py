@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from tests.e2e.clients import DESKTOPS, ask, eventually
+from tests.e2e.clients import DESKTOPS, SseClient, ask, eventually
 
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -403,6 +403,21 @@ async def test_an_upstream_that_speaks_no_http_is_a_clear_error(serve, raw_upstr
     reply = await ask(relay.public_url, key="k")
     assert reply.status in {502, 503}
     assert reply.code in {"upstream_error", "upstream_unavailable"}
+
+
+@pytest.mark.parametrize(
+    ("coding", "status"), [("gzip", 502), ("br, identity", 502), ("identity", 200), ("", 200)]
+)
+async def test_a_compressed_stream_that_nobody_asked_for_is_no_event_stream(
+    serve, raw_upstream, coding, status
+):
+    encoded = f"Content-Encoding: {coding}\r\nConnection: close\r\n\r\n".encode()
+    raw_upstream.answers = [BARE.removesuffix(b"\r\n") + encoded]
+    relay = await serve(raw_upstream.url)
+    client = await SseClient.connect(relay.public_url, key="k")
+    await eventually(lambda: client.status)
+    assert client.status == status, "it would be mute for ever"
+    client.close()
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,6 @@ class Register:
 class Meter:
     """StreamMeter that keeps every number."""
 
-    events: int = 0
-    received_bytes: int = 0
     deliveries: int = 0
     delivered_bytes: int = 0
     delays: list[float] = field(default_factory=list)
@@ -75,10 +73,6 @@ class Meter:
     replays: list[tuple[str, int]] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
-
-    def received(self, events, size_bytes):
-        self.events += events
-        self.received_bytes += size_bytes
 
     def delivered(self, deliveries, size_bytes):
         self.deliveries += deliveries

@@ -115,6 +115,7 @@ async def test_requests_are_shown_as_they_came(simulator, ask, control):
         ("emit", {"user": USER, "stream": "desktops", "events": [1]}, "can't be read"),
         ("faults", {"fault": "explode"}, "choose from"),
         ("faults", {"fault": "bom", "open": True}, "can't be done to an open stream"),
+        ("faults", {"fault": "cut", "while_open": True}, "'while_open' is no part"),
         ("keys", {"user": "nobody"}, "'nobody'"),
         ("revoke", {}, "'secret' is missing"),
     ],

@@ -31,6 +31,17 @@ class Continuity:
     numberings.
     """
 
+    __slots__ = (
+        "_fresh",
+        "_history",
+        "_new_epoch",
+        "_next",
+        "_plan",
+        "_proving",
+        "_skip",
+        "_trusted",
+    )
+
     def __init__(
         self, history: History, plan: ResumePlan, new_epoch: Callable[[], str], *, fresh: bool
     ) -> None:

@@ -40,6 +40,21 @@ class Decoder:
     its id. Never raises on any input.
     """
 
+    __slots__ = (
+        "_after_cr",
+        "_discarding",
+        "_head",
+        "_in_comment",
+        "_max_event_bytes",
+        "_parts",
+        "_retry_ms",
+        "_since",
+        "_size_bytes",
+        "_started",
+        "comments",
+        "last_id",
+    )
+
     def __init__(self, max_event_bytes: int, last_id: bytes = b"") -> None:
         self.comments = False  # whether a comment was seen: upstream keeps idle streams alive
         self._max_event_bytes = max_event_bytes

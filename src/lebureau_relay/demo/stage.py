@@ -74,6 +74,7 @@ class Stage:
         self._port = port
         self._simulator = Simulator(_API)
         self._relay: RunningRelay | None = None
+        self._earlier: dict[str, int] = {}  # what relays before this one have counted
         self._add_routes: AddRoutes
         self._restart = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
@@ -105,6 +106,8 @@ class Stage:
             ordered.cancel()
             if self._restart.is_set() and self._relay is not None:
                 await self._relay.drain()
+                numbers = await self._relay_numbers()
+                self._earlier = numbers["totals"] if numbers else self._earlier
                 await self._drop_relay()
                 await self._raise_relay()
                 self.restarts += 1
@@ -156,8 +159,11 @@ class Stage:
         async with self._session.get(f"{self._simulator.url}/api/desktops", headers=headers) as got:
             return await got.json()
 
-    async def _relay_numbers(self) -> dict[str, object] | None:
-        """What the page shows of the relay's status; None while it restarts."""
+    async def _relay_numbers(self) -> dict[str, Any] | None:
+        """What the page shows of the relay's status; None while it restarts.
+
+        Totals go on over restarts, as what the tabs have missed does: a gap stays told.
+        """
         if self._relay is None or self._session is None:
             return None
         try:
@@ -165,7 +171,8 @@ class Stage:
                 status = await answer.json()
         except (aiohttp.ClientError, TimeoutError):
             return None
-        return {name: status[name] for name in ("subscribers", "upstream", "totals")}
+        totals = {name: n + self._earlier.get(name, 0) for name, n in status["totals"].items()}
+        return {name: status[name] for name in ("subscribers", "upstream")} | {"totals": totals}
 
     async def _raise_relay(self) -> None:
         relay = self._make_relay(_settings(self._simulator.url, self._port), self._add_routes)

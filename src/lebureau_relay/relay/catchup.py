@@ -73,6 +73,8 @@ class Group:
 class CatchUp:
     """The waiters of one feed, and the one task that serves them group by group."""
 
+    __slots__ = ("_feed", "_request", "_resumed", "_source", "_task", "_timeout_s", "waiting")
+
     def __init__(self, feed: Feed, source: Source, timeout_s: float) -> None:
         self.waiting: list[Group] = []
         self._feed = feed
@@ -80,7 +82,7 @@ class CatchUp:
         self._timeout_s = timeout_s
         self._task: asyncio.Task[None] | None = None
         self._request: Subscription | None = None  # the one that is open
-        self._resumed = asyncio.Event()
+        self._resumed: asyncio.Event | None = None  # made when somebody is waited for
 
     def wait(self, subscriber: Subscriber, cursor: bytes) -> None:
         """Serve a subscriber whose cursor the ring lacks."""
@@ -95,7 +97,7 @@ class CatchUp:
         group = Group(key, feed.shown, feed.host.clock(), base, skip, subscribers=[subscriber])
         group.own = self._is_own(group)  # now: in a burst the floor moves on
         self.waiting.append(group)
-        self._resumed.set()  # whoever was waited for alone no longer is
+        self.resumed()  # whoever was waited for alone no longer is
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
 
@@ -114,7 +116,8 @@ class CatchUp:
 
     def resumed(self) -> None:
         """A waiter's socket takes bytes again, or is gone."""
-        self._resumed.set()
+        if self._resumed is not None:
+            self._resumed.set()
 
     def close(self) -> None:
         """The feed ends."""
@@ -258,7 +261,7 @@ class CatchUp:
                     after = max(subscriber.cursor, self._feed.history.first - 1)
                     self._feed.resume_with_gap(subscriber, GapCause.SLOW, after, group.last_id)
                 return
-            self._resumed.clear()
+            self._resumed = asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if alone else left_s):
                     await self._resumed.wait()

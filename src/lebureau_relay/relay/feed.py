@@ -43,6 +43,27 @@ class FeedState(StrEnum):
 class Feed:
     """One identity's stream in this replica."""
 
+    __slots__ = (
+        "catchup",
+        "closed_as",
+        "fanout",
+        "history",
+        "host",
+        "joining",
+        "key",
+        "meter",
+        "open_since_s",
+        "opened_at_s",
+        "opening_offset",
+        "owner",
+        "publish",
+        "share",
+        "shown",
+        "state",
+        "subscribers",
+        "used_at_s",
+    )
+
     def __init__(self, key: FeedKey, history: History, host: Host, meter: StreamMeter) -> None:
         self.key = key
         self.history = history

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import nlargest
 
 from lebureau_relay.core.backoff import spread
@@ -187,7 +188,7 @@ class Hub:
 
     def watch(self, subscriber: Subscriber, after_s: float) -> None:
         """Look at a subscriber again after that."""
-        self._wheel.add(self.clock() + after_s, lambda: subscriber.feed.check(subscriber))
+        self._wheel.add(self.clock() + after_s, partial(subscriber.feed.check, subscriber))
 
     def joined(self, subscriber: Subscriber) -> None:
         """A stream has begun."""
@@ -297,8 +298,8 @@ class Hub:
         life = feed.owner.run() if feed.share is None else feed.share.run()
         task = asyncio.ensure_future(life)
         self._tasks[feed.key] = task
-        task.add_done_callback(lambda _: self._owner_done(feed, task))
-        self._wheel.add(self.clock() + self._tick_s, lambda: self._tick(feed))
+        task.add_done_callback(partial(self._owner_done, feed))
+        self._wheel.add(self.clock() + self._tick_s, partial(self._tick, feed))
 
     def _owner_done(self, feed: Feed, task: asyncio.Task[None]) -> None:
         """The owner can't go on: nobody's credential is good any more, upstream said no, or it was
@@ -371,7 +372,7 @@ class Hub:
             return
         # Out of step with the others, also after a pause that made all of them due at once.
         due_s = now_s + self._tick_s * (0.9 + 0.2 * self._outside.uniform())
-        self._wheel.add(due_s, lambda: self._tick(feed))
+        self._wheel.add(due_s, partial(self._tick, feed))
 
     def _grow_old(self, subscriber: Subscriber, ends_at_s: float) -> None:
         """Look again now and then: the wheel must not keep a stream that is gone for a day."""
@@ -382,4 +383,4 @@ class Hub:
             subscriber.feed.end(subscriber, CloseReason.MAX_AGE)
             return
         look_s = min(ends_at_s, now_s + _LOOK_S)
-        self._wheel.add(look_s, lambda: self._grow_old(subscriber, ends_at_s))
+        self._wheel.add(look_s, partial(self._grow_old, subscriber, ends_at_s))

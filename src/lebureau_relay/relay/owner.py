@@ -45,6 +45,22 @@ class Owner:
     `hold_s`, so that requests that follow don't ask upstream again at once.
     """
 
+    __slots__ = (
+        "_accepted",
+        "_cursor_doubted",
+        "_cursor_rejected",
+        "_feed",
+        "_fresh",
+        "_outside",
+        "_subscription",
+        "_unwritten_bytes",
+        "attempt",
+        "heard_at_s",
+        "hold_s",
+        "refusal",
+        "state",
+    )
+
     def __init__(self, feed: Feed, outside: Outside, first_cursor: bytes, attempt: int = 0) -> None:
         self.state = "opening"  # opening, open or waiting: the label of `upstream_connections`
         self.refusal: Refusal | None = None
@@ -165,17 +181,13 @@ class Owner:
 
     async def _take(self, continuity: Continuity, events: Sequence[Event], at_s: float) -> None:
         feed, history = self._feed, self._feed.history
-        size_bytes = 0
         for event in events:
             await self._make_room(event)
             before_bytes = history.size_bytes
             entries = continuity.take(event, at_s)
             feed.publish(entries)
             feed.host.grown(history.size_bytes - before_bytes)
-            frames_bytes = sum(len(entry.frame) for entry in entries)
-            self._unwritten_bytes += frames_bytes
-            size_bytes += frames_bytes
-        feed.meter.received(len(events), size_bytes)
+            self._unwritten_bytes += sum(len(entry.frame) for entry in entries)
 
     async def _make_room(self, event: Event) -> None:
         """Let what has come be written to everybody before the history must let go of some of it:
@@ -235,12 +247,6 @@ class Owner:
             feed.end_all(CloseReason.UPSTREAM_ENDED)
             self._give_up(refusal, self._outside.backoff.max_s)
             return False
-        if feed.state is FeedState.OPENING:
-            hold_s = self._outside.backoff.delay_s(
-                self.attempt, failure.retry_after_s, self._outside.uniform
-            )
-            self._give_up(refusal, hold_s)
-            return False
         self._outside.observer.note(
             "warning",
             "upstream.refused",
@@ -249,6 +255,12 @@ class Owner:
             status=failure.status,
             detail=failure.detail,
         )
+        if feed.state is FeedState.OPENING:
+            hold_s = self._outside.backoff.delay_s(
+                self.attempt, failure.retry_after_s, self._outside.uniform
+            )
+            self._give_up(refusal, hold_s)
+            return False
         feed.meter.reconnect(problem)
         await self._wait(failure.retry_after_s)
         return True

@@ -292,7 +292,7 @@ class StreamMeter(Protocol):
     """Counters of one stream, bound beforehand so that the hot path looks nothing up."""
 
     def received(self, events: int, size_bytes: int) -> None:
-        """Upstream said something: whole events and the bytes of their frames."""
+        """Bytes came from upstream, on any request for the stream, and completed so many events."""
 
     def delivered(self, deliveries: int, size_bytes: int) -> None:
         """Events were handed to transports: events × subscribers, and the bytes written."""

@@ -29,6 +29,9 @@ _CORS: Final = {
 _MOST_AT_ONCE: Final = 100_000
 
 
+_NARROWED_BY: Final = ("user", "stream", "times", "every")
+
+
 class Control:
     """The control endpoints over one simulated API."""
 
@@ -97,10 +100,9 @@ class Control:
         )
 
     def _order(self, body: Body) -> object:
-        order = parse_fault(
-            str(body["fault"]),
-            **{k: body[k] for k in ("user", "stream", "times", "every") if k in body},
-        )
+        if unknown := body.keys() - {"fault", "open", *_NARROWED_BY}:
+            raise ValueError(f"{min(unknown)!r} is no part of one")
+        order = parse_fault(str(body["fault"]), **{k: body[k] for k in _NARROWED_BY if k in body})
         return {"done": self._api.order(order, while_open=bool(body.get("open")))}
 
     def _clear(self, _query: Body) -> object:

@@ -62,13 +62,13 @@ def parse_fault(
 
     The arguments, where given, win over what the text says. Raises ConfigError.
     """
-    name, _, rest = text.partition(":")
+    name, *rest = re.split("[:,]", text, maxsplit=1)
     fault = _BY_NAME.get(name.strip())
     if fault is None:
         names = ", ".join(Fault)
         raise ConfigError([f"fault {text!r}: no fault is called {name!r}; choose from {names}"])
     order = FaultOrder(fault)
-    for part in filter(None, rest.split(",")):
+    for part in filter(None, "".join(rest).split(",")):
         order = _with(order, part.strip(), text)
     order = replace(
         order,

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 import uvloop
 
@@ -38,11 +38,16 @@ async def _serve(host: str, port: int, simulator: Simulator, out: TextIO) -> int
     return 0
 
 
+# Breaks every open stream, which is what a relay is watched at first.
+_FAULT: Final = '{"fault": "cut", "open": true}'
+
+
 def _greeting(simulator: Simulator) -> str:
     key, url = simulator.user().key, simulator.url
     return (
         f"Simulated Le Bureau API at {url} (control, open to everybody: {url}/_sim/state)\n"
         f"A key: {key}\n"
         f"Try:   curl -N -H 'x-api-key: {key}' {url}{Stream.DESKTOPS.path}\n"
+        f"Break: curl {url}/_sim/faults -d '{_FAULT}' (a GET names all)\n"
         "Stop:  Ctrl-C"
     )

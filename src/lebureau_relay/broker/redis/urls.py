@@ -13,6 +13,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from lebureau_relay.broker.redis.cluster import Cluster
 from lebureau_relay.broker.redis.servers import Client, Server, Watched
@@ -50,12 +51,13 @@ def connect(url: str) -> Client:
         raise ValueError(f"redis.url: {scheme}:// is none of {', '.join(_MAKERS)}")
     try:
         return make(url)
-    except (ValueError, TypeError):
-        mend = "look at its port, database and options, and percent-encode its password"
+    except (ValueError, TypeError, RedisError):
+        mend = "look at its port, service, database and options, and percent-encode its password"
         raise ValueError(f"redis.url: can't be read; {mend}") from None
 
 
 def _single(url: str) -> Client:
+    int(urlsplit(url).path.strip("/") or 0)  # redis-py takes database 0 where it reads no number
     redis = Redis.from_url(url, **_OPTIONS)
     redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # refuses unknown options
     return Server(redis)
@@ -63,6 +65,8 @@ def _single(url: str) -> Client:
 
 def _clustered(url: str) -> Client:
     parts = _parts(url)
+    if parts.path:
+        raise ValueError("a cluster has one database")
     nodes = [ClusterNode(host, port) for host, port in parts.hosts]
     return Cluster(RedisCluster(startup_nodes=nodes, **parts.options, **parts.login))
 
@@ -70,6 +74,8 @@ def _clustered(url: str) -> Client:
 def _watched(url: str) -> Client:
     parts = _parts(url)
     service, _, db = parts.path.partition("/")
+    if not service:
+        raise ValueError("sentinels are asked for a service")
     theirs = {name: parts.query.get(f"sentinel_{name}") for name in ("username", "password")}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         parts.hosts, sentinel_kwargs=parts.options | _SENTINEL_TIMEOUTS | theirs
