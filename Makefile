@@ -17,7 +17,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench chaos-replicas lock clean venv dev needs static core-coverage
+.PHONY: help demo test check bench chaos-replicas fuzz lock audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,6 +36,11 @@ bench: dev ## measure against the peers, results in bench/results; SCENARIO=… 
 
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
+
+MINUTES ?= 5
+
+fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
+	$(BIN)/python -m tests.fuzz $(MINUTES)
 
 static: dev
 	@$(BIN)/ruff format --check --quiet $(PROGRAMS) || \
@@ -77,6 +82,9 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	compile $(UPGRADE) --group dev -o requirements-dev.lock; \
 	compile -c requirements-dev.lock -o requirements.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock
+
+audit: ## known advisories against everything that is locked; asks the package index, which must be reachable
+	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
 	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -389,17 +389,19 @@ class TestSecrets:
 
     def test_the_operators_token_comes_from_its_file(self, tmp_path):
         path = tmp_path / "token"
-        path.write_text("s3cret\n")
+        path.write_text("s3cret-of-16-char\n")
         admin = load(None, {"LEBUREAU_RELAY_ADMIN__TOKEN_FILE": str(path)}).admin
         token = admin.token()
         assert token is not None
-        assert token.get_secret_value() == "s3cret"
+        assert token.get_secret_value() == "s3cret-of-16-char"
         path.unlink()
         with pytest.raises(ConfigError, match=r"admin\.token_file: .* can't be read"):
             admin.token()
         assert Settings().admin.token() is None
 
-    @pytest.mark.parametrize(("data", "problem"), [(b"\n", "empty"), (b"\xff", "not UTF-8")])
+    @pytest.mark.parametrize(
+        ("data", "problem"), [(b"\n", "empty"), (b"\xff", "not UTF-8"), (b"short", "openssl rand")]
+    )
     def test_a_file_without_a_secret_is_a_mistake(self, tmp_path, data, problem):
         path = tmp_path / "token"
         path.write_bytes(data)

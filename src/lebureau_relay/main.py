@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from lebureau_relay import __version__
-from lebureau_relay.config import Settings
+from lebureau_relay.config import RESERVED_DESCRIPTORS, Settings, descriptor_limit
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.history import HistoryLimits
@@ -26,6 +26,7 @@ from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
+from lebureau_relay.edge.lobby import MAX_WAITING
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason
 from lebureau_relay.identity import AuthRules, Register
@@ -39,6 +40,8 @@ from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 # How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
 # nothing.
 _LAG_PROBE_S = 0.1
+# Connections to the admin listener: probes, scrapes and consoles are some dozens.
+_MAX_ADMIN = 256
 
 
 class Relay:
@@ -204,11 +207,12 @@ class Relay:
 
     def _door(self, identities: Register) -> Door:
         streams_total = self.settings.limits.resolved_streams_total()
+        self._admission = Admission(streams_total, identities, self._deployment.budgets)
         return Door(
             rules=self._credential_rules(),
             cors=self._cors(),
             addresses=ClientAddresses(map(str, self.settings.proxy.trusted), self.metrics),
-            admission=Admission(streams_total, identities, self._deployment.budgets),
+            admission=self._admission,
             identities=identities,
             observer=self.metrics,
         )
@@ -224,9 +228,14 @@ class Relay:
             soft=self.settings.limits.browser_refusals == "retry",
             retry_s=self.settings.stream.retry,
         )
-        runner = build_runner(app, guard)
+        runner = build_runner(app, guard, most_waiting=self._most_waiting)
         self._runners.append(runner)
         await serve_on(runner, sockets)
+
+    def _most_waiting(self) -> int:
+        """Connections that may be no streams: half of the reserve stays for who isn't a client."""
+        free = descriptor_limit() - RESERVED_DESCRIPTORS // 2 - self._admission.taken
+        return min(MAX_WAITING, free)
 
     async def _serve_admin(self, sockets: Sequence[socket]) -> None:
         token = self.settings.admin.token()
@@ -245,7 +254,7 @@ class Relay:
             observer=self.metrics,
         )
         guard = Guard((), self._credential_rules(), self.metrics, soft=False)
-        runner = build_runner(build_admin(rules, sources), guard)
+        runner = build_runner(build_admin(rules, sources), guard, most_waiting=lambda: _MAX_ADMIN)
         self._runners.append(runner)
         await serve_on(runner, sockets)
 

@@ -27,6 +27,8 @@ SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signa
 """What the parent of workers waits for; each worker unblocks them once it listens to them."""
 
 
+# Often enough that the line stands beside what failed for want of one.
+_LOOK_FOR_DESCRIPTORS_S: Final = 1.0
 # How many new containers before they are searched for cycles, and how often the older ones are too.
 # What a stream or an event leaves behind goes by its reference count; with Python's own 700, 10, 10
 # a quarter of a busy relay's CPU went into searching (`make bench SCENARIO=users`), and a walk over
@@ -111,8 +113,10 @@ async def _live(settings: Settings, post: Post | None) -> None:
         os.write(post.served, bytes([post.number]))
     failed = asyncio.ensure_future(relay.failed.wait())
     failed.add_done_callback(lambda _: stop.set())
+    watching = asyncio.ensure_future(_watch_descriptors(log))
     await stop.wait()
     failed.cancel()
+    watching.cancel()
     log.info("relay.draining", streams=relay.hub.streams)
     draining = asyncio.ensure_future(relay.drain())
     hurried = asyncio.ensure_future(now.wait())
@@ -157,6 +161,33 @@ def _listen_at(post: Post, stop: asyncio.Event, now: asyncio.Event) -> None:
     loop.add_signal_handler(signal.SIGQUIT, at_once)
     loop.add_reader(post.lifeline, orphaned)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+async def _watch_descriptors(log: structlog.stdlib.BoundLogger) -> None:
+    """Say once that there are no descriptors left, and once that there are some again.
+
+    Nobody else would: the loop ends whoever connects meanwhile without a word (libuv keeps one
+    descriptor in hand for that), and streams that are open notice nothing.
+    """
+    lacked = ""
+    while True:
+        lacks = _lacks_descriptors()
+        if lacks and not lacked:
+            mend = "raise the limit (ulimit -Hn), or lower limits.streams_total"
+            log.error("descriptors.exhausted", why=lacks, mend=mend)
+        if lacked and not lacks:
+            log.info("descriptors.back")
+        lacked = lacks
+        await asyncio.sleep(_LOOK_FOR_DESCRIPTORS_S)
+
+
+def _lacks_descriptors() -> str:
+    """Why no descriptor is to be had just now; empty where one is."""
+    try:
+        os.close(os.eventfd(0))
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 def _raise_descriptor_limit() -> None:

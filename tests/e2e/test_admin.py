@@ -179,7 +179,7 @@ async def test_an_operator_with_the_token_ends_streams(
     simulator, user, serve, connect, tmp_path, counts
 ):
     token = tmp_path / "token"
-    token.write_text("s3cret-enough\n")
+    token.write_text("s3cret-that-is-long-enough\n")
     relay = await serve(simulator.url, admin={"token_file": str(token)})
     client = await connect(relay)
     order = b'{"all": true, "reason": "maintenance"}'
@@ -190,7 +190,9 @@ async def test_an_operator_with_the_token_ends_streams(
     wrong = await ask(relay.admin_url, raw=request % (b"guess", len(order), order))
     assert wrong.status == 401
     assert not client.closed
-    reply = await ask(relay.admin_url, raw=request % (b"s3cret-enough", len(order), order))
+    reply = await ask(
+        relay.admin_url, raw=request % (b"s3cret-that-is-long-enough", len(order), order)
+    )
     assert json.loads(reply.body) == {"ended": 1}
     await client.ended()
     assert client.reason == "operator"

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from lebureau_relay.edge import admin
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
+from lebureau_relay.errors import RefusalCode
 from lebureau_relay.relay.ports import FeedFacts, HubFacts
 
 TOKEN = "operators-canary"
@@ -38,6 +39,15 @@ class Relay:
     feeds: list[FeedFacts] = field(default_factory=list)
     ended: list[str | None] = field(default_factory=list)
     notes: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
+    refusals: list[RefusalCode] = field(default_factory=list)
+    looked: int = 0
+
+    def refused(self, code):
+        self.refusals.append(code)
+
+    def look(self):
+        self.looked += 1
+        return self.hub
 
     def render(self, accept):
         return f"# {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
@@ -53,8 +63,8 @@ class Relay:
         return AdminSources(
             ready=lambda: self.ready,
             render=self.render,
-            hub=lambda: self.hub,
-            feeds=lambda: self.feeds,
+            hub=self.look,
+            feeds=lambda most: sorted(self.feeds, key=lambda one: -one.subscribers)[:most],
             totals=lambda: {"gaps": 2, "refusals": 5, "deliveries": 90, "upstream_events": 10},
             end=self.end,
             observer=self,
@@ -229,7 +239,7 @@ async def test_status(listen):
     assert status["sharing"] == 3
     assert status["history_bytes"] == 1234
     assert status["totals"]["gaps"] == 2
-    assert status["feed_count"] == 2
+    assert status["feed_count"] == 3
     assert [each["subscribers"] for each in status["feed_list"]] == [5, 1]
     assert status["feed_list"][0]["identity"] == HASH
 
@@ -239,7 +249,6 @@ async def test_status_is_bounded(listen):
         listener.relay.feeds = [feed(n) for n in range(3000)]
         async with listener.ask("/status") as response:
             status = await response.json()
-    assert status["feed_count"] == 3000
     assert len(status["feed_list"]) == 1000
     assert status["feed_list"][0]["subscribers"] == 2999
 
@@ -298,7 +307,7 @@ async def test_the_console_hears_every_second(listen, monkeypatch):
             assert response.content_type == "text/event-stream"
             first = await read_event(response)
             assert first["sharing"] == 3
-            assert first["feed_count"] == 30
+            assert first["feed_count"] == 3
             assert len(first["feed_list"]) == 20
             assert first["feed_list"][0]["last_id"] == "a\r\n\r\ndata: {}"
             listener.relay.hub = HubFacts(False, {"desktops": 1}, {}, {}, 0)
@@ -306,6 +315,17 @@ async def test_the_console_hears_every_second(listen, monkeypatch):
                 while (await read_event(response))["subscribers"] != {"desktops": 1}:
                     pass
             response.close()
+
+
+async def test_consoles_share_what_they_show(listen, monkeypatch):
+    """It costs a look at every feed, on the loop that serves the streams."""
+    monkeypatch.setattr(admin, "_CONSOLE_PERIOD_S", 60)
+    async with listen() as listener:
+        for _ in range(10):
+            async with listener.ask("/events") as response:
+                await read_event(response)
+                response.close()
+        assert listener.relay.looked == 1
 
 
 async def test_consoles_are_bounded_and_one_that_leaves_makes_room(listen, monkeypatch):
@@ -390,6 +410,18 @@ async def test_the_token_is_needed(listen, authorization):
             assert response.headers["WWW-Authenticate"].startswith("Bearer")
             assert TOKEN not in await response.text()
         assert listener.relay.ended == []
+        assert listener.relay.refusals == [RefusalCode.INVALID_CREDENTIAL]
+
+
+async def test_guesses_are_counted_each_and_written_down_once_a_minute(listen):
+    async with listen(token=TOKEN) as listener:
+        options = order(all=True, reason="x") | {"headers": {"Authorization": "Bearer guess"}}
+        for _ in range(5):
+            async with listener.ask("/operator/end", "POST", **options) as response:
+                await problem(response, 401, "invalid_credential")
+        assert len(listener.relay.refusals) == 5
+        facts = {"why": "the token is wrong"}
+        assert listener.relay.notes == [("warning", "operator.refused", facts)]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ async def test_each_stream_and_query_and_identity_has_a_feed_of_its_own(house):
     assert {one.last_id for one in house.hub.feed_facts()} == {
         f"~lbre{epoch}-0" for epoch in range(1, 5)
     }
+    await house.join(key=FeedKey("user-2", DESKTOPS), who=BOB)
+    assert [one.identity for one in house.hub.feed_facts(most=1)] == ["user-2"], "most subscribers"
 
 
 async def test_a_joiner_that_is_cancelled_while_opening_disturbs_no_other(house):

@@ -6,6 +6,7 @@ room, which also keeps pydantic out of every quick command.
 
 from lebureau_relay.config.load import effective, load
 from lebureau_relay.config.settings import (
+    RESERVED_DESCRIPTORS,
     Admin,
     Auth,
     Cors,
@@ -21,9 +22,11 @@ from lebureau_relay.config.settings import (
     Stream,
     StreamEntry,
     Upstream,
+    descriptor_limit,
 )
 
 __all__ = [
+    "RESERVED_DESCRIPTORS",
     "Admin",
     "Auth",
     "Cors",
@@ -39,6 +42,7 @@ __all__ = [
     "Stream",
     "StreamEntry",
     "Upstream",
+    "descriptor_limit",
     "effective",
     "load",
 ]

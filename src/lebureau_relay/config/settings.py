@@ -39,8 +39,14 @@ from lebureau_relay.logs import MASK
 MEBIBYTE = 1024 * 1024
 DAY_S = 86_400
 RESERVED_DESCRIPTORS = 1024
-"""Left to upstream, Redis, files and requests on their way to a refusal."""
+"""Left to upstream, Redis, files and connections that are no streams."""
 _UNLIMITED_DESCRIPTORS = 1_048_576  # fs.nr_open of Linux: no process gets more unless it is raised
+
+
+def descriptor_limit() -> int:
+    """How many descriptors the system grants this process at most."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return _UNLIMITED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
 
 
 class Section(BaseModel):
@@ -122,9 +128,7 @@ class Limits(Section):
         """Open streams per process; 0 becomes the hard descriptor limit less the reserve."""
         if self.streams_total:
             return self.streams_total
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        known = _UNLIMITED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-        return max(1, known - RESERVED_DESCRIPTORS)
+        return max(1, descriptor_limit() - RESERVED_DESCRIPTORS)
 
 
 class Replay(Section):

@@ -130,6 +130,11 @@ def _redis_url(value: SecretStr) -> SecretStr:
     raise ValueError(f"isn't a Redis address; start with one of {'://, '.join(_REDIS_SCHEMES)}://")
 
 
+# Wrong guesses are told but not held up: a lock could be turned against the operators themselves.
+# So the token has to be one that nobody guesses.
+_LEAST_TOKEN = 16
+
+
 def read_secret(path: str) -> str:
     """The secret in a file, without the line end that editors add. Raises ValueError."""
     try:
@@ -150,8 +155,11 @@ def _secret(value: SecretStr) -> SecretStr:
 
 
 def _secret_file(value: str) -> str:
-    if value:
-        read_secret(value)
+    if value and len(read_secret(value)) < _LEAST_TOKEN:
+        raise ValueError(
+            f"names a file with a secret of less than {_LEAST_TOKEN} characters, which can be "
+            "guessed; put a longer one into it, as `openssl rand -hex 32` makes them"
+        )
     return value
 
 

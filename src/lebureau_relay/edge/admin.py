@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from heapq import nlargest
 from hmac import compare_digest
 from importlib.resources import files
 from typing import Any, Final
@@ -33,6 +32,7 @@ from lebureau_relay.relay.ports import Clock, FeedFacts, HubFacts, Observer
 _CONSOLE_FEEDS: Final = 20
 _STATUS_FEEDS: Final = 1000
 _CONSOLE_PERIOD_S: Final = 1.0
+_TELL_EVERY_S: Final = 60.0
 # Consoles open at once: more than a team has, each costs a small answer a second.
 _MAX_CONSOLES: Final = 20
 # A console that takes nothing for this long is a closed laptop.
@@ -78,14 +78,15 @@ class AdminSources:
     """Where the admin listener reads from, and what it may do: plain calls on the event loop.
 
     `ready` says whether new streams are taken, and why not. `render` gives the metrics for an
-    `Accept` header with their content type. `totals` are counts since the start. `end` ends the
+    `Accept` header with their content type. `feeds` gives the so many feeds that serve most
+    subscribers. `totals` are counts since the start. `end` ends the
     streams of an identity's hash, or all for None, for the reason `operator`, and returns how many.
     """
 
     ready: Callable[[], tuple[bool, str]]
     render: Callable[[str], tuple[bytes, str]]
     hub: Callable[[], HubFacts]
-    feeds: Callable[[], Iterable[FeedFacts]]
+    feeds: Callable[[int], Iterable[FeedFacts]]
     totals: Callable[[], Mapping[str, int]]
     end: Callable[[str | None], int]
     observer: Observer
@@ -131,6 +132,9 @@ class _Admin:
         self._allowed = {host.lower() for host in rules.allowed_hosts}
         self._token = _digest(rules.token)
         self._consoles = 0
+        self._tell_again_s = 0.0
+        self._shown = ""
+        self._shown_until_s = 0.0
         self._stopping = asyncio.Event()
 
     async def stop(self, _app: web.Application) -> None:
@@ -187,7 +191,7 @@ class _Admin:
             async with sse_response(request, send_timeout=_SEND_TIMEOUT_S) as response:
                 with suppress(OSError):  # the console has gone, or takes nothing any more
                     while not self._stopping.is_set():
-                        await response.send(json.dumps(self._snapshot(_CONSOLE_FEEDS)))
+                        await response.send(self._console())
                         with suppress(TimeoutError):
                             await asyncio.wait_for(self._stopping.wait(), _CONSOLE_PERIOD_S)
             return response
@@ -198,6 +202,7 @@ class _Admin:
         """End the streams of one identity's hash, or all, with a reason for the log."""
         scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         if scheme.lower() != "bearer" or not compare_digest(_digest(given.strip()), self._token):
+            self._tell_wrong_token()
             raise Refusal(RefusalCode.INVALID_CREDENTIAL, "Send the operators' token as a bearer.")
         identity, reason = await _order(request)
         ended = self._sources.end(identity)
@@ -206,10 +211,27 @@ class _Admin:
         )
         return web.json_response({"ended": ended})
 
+    def _tell_wrong_token(self) -> None:
+        """Each is counted, and one a minute gets a line: somebody may be guessing."""
+        self._sources.observer.refused(RefusalCode.INVALID_CREDENTIAL)
+        now_s = self._clock()
+        if now_s >= self._tell_again_s:
+            self._tell_again_s = now_s + _TELL_EVERY_S
+            self._sources.observer.note("warning", "operator.refused", why="the token is wrong")
+
+    def _console(self) -> str:
+        """What consoles show, made once for all that ask at about the same time: it looks at every
+        feed.
+        """
+        now_s = self._clock()
+        if now_s >= self._shown_until_s:
+            self._shown_until_s = now_s + _CONSOLE_PERIOD_S / 2
+            self._shown = json.dumps(self._snapshot(_CONSOLE_FEEDS))
+        return self._shown
+
     def _snapshot(self, most: int) -> dict[str, Any]:
         """What console and status show, with the `most` feeds that serve most subscribers."""
         hub = self._sources.hub()
-        feeds = list(self._sources.feeds())
         ready, why = self._sources.ready()
         subscribers, upstream = sum(hub.streams.values()), sum(hub.upstream.values())
         return {
@@ -225,8 +247,8 @@ class _Admin:
             "sharing": round(subscribers / upstream, 2) if upstream else None,
             "history_bytes": hub.history_bytes,
             "totals": dict(self._sources.totals()),
-            "feed_count": len(feeds),
-            "feed_list": [asdict(f) for f in nlargest(most, feeds, key=lambda f: f.subscribers)],
+            "feed_count": sum(hub.feeds.values()),
+            "feed_list": [asdict(facts) for facts in self._sources.feeds(most)],
         }
 
 

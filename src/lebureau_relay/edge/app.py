@@ -5,11 +5,13 @@ failures inside, is replaced here, because some of its answers repeat the reques
 may too.
 """
 
+import asyncio
 import random
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 
@@ -17,6 +19,7 @@ from lebureau_relay.edge import refusals
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules, is_browser, read_cursor
 from lebureau_relay.edge.listener import BACKLOG
+from lebureau_relay.edge.lobby import MAX_WAITING, Lobby
 from lebureau_relay.errors import Refusal, RefusalCode
 from lebureau_relay.relay.ports import Observer, StreamSpec
 
@@ -38,6 +41,10 @@ _LINGER_S: Final = 2.0
 _MAX_LINE_BYTES: Final = 8190
 # Browsers send some 20 header fields, proxies add some 10.
 _MAX_FIELDS: Final = 100
+# Both of the above together, for heads that come in pieces, would be 800 KiB a connection, and many
+# connections. The longest honest head has a request line, a cookie, a key and a cursor near their
+# limits, and little else.
+_MAX_HEAD_BYTES: Final = 49_152
 # aiohttp waits for it twice; streams have ended by themselves before anybody shuts the server down.
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _SERVER: Final = "lebureau-relay"
@@ -149,6 +156,13 @@ class Guard:
         self.tell_failure(error)
         return _closing(RefusalCode.INTERNAL_ERROR, "The relay failed at this request.")
 
+    def shed(self, first: bool, most: int) -> None:  # noqa: FBT001 - the lobby's callback
+        """A connection was dropped for want of room; the first of a minute gets a line."""
+        self._observer.refused(RefusalCode.AT_CAPACITY)
+        if first:
+            mend = "more than these hold a connection without a request; see docs/operations.md"
+            self._observer.note("warning", "connections.full", most=most, mend=mend)
+
     def tell(self, code: RefusalCode, **facts: object) -> None:
         """Count a refusal, and give it its line in the log."""
         self._observer.refused(code)
@@ -164,11 +178,58 @@ class Guard:
 class _Connection(web.RequestHandler):
     """aiohttp's connection, with its own words taken away: they quote what the client sent."""
 
-    __slots__ = ("_guard",)
+    __slots__ = ("_guard", "_head_bytes", "_lobby")
 
-    def __init__(self, server: web.Server, guard: Guard, **options: Any) -> None:
+    def __init__(self, server: web.Server, guard: Guard, lobby: Lobby, **options: Any) -> None:
         super().__init__(server, **options)
         self._guard = guard
+        self._lobby = lobby
+        self._head_bytes = 0  # of a head that isn't whole yet
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait in the lobby; called by the loop."""
+        super().connection_made(transport)
+        self._lobby.enter(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the loop, and by the handoff of what becomes a stream."""
+        self._lobby.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        super().data_received(data)
+        # What can't be parsed is queued last, as an error whose traceback holds the very frame that
+        # made it, and so all that was read, up to 256 KiB: a ring that only the collector finds.
+        error = getattr(self._messages[-1][0], "exc", None) if self._messages else None
+        if error is not None:
+            error.__traceback__ = None
+        # Without a waiter what comes is a body, or another request before the answer.
+        unfinished = self._waiter is not None and not self._messages
+        self._head_bytes = self._head_bytes + len(data) if unfinished else 0
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            self._refuse_unanswered("HeadTooBig")
+        self._check_answers()
+
+    def pause_writing(self) -> None:
+        """Called by the loop when 64 KiB are unsent."""
+        super().pause_writing()
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        """Nobody needs to ask again and again without reading what is answered."""
+        if self.writing_paused and self._messages:
+            self._refuse_unanswered("AnswersUnread")
+
+    def _refuse_unanswered(self, error: str) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._guard.tell(RefusalCode.BAD_REQUEST, error=error)
+            self.drop()
+
+    def drop(self) -> None:
+        """Make room at once."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def handle_error(
         self,
@@ -195,40 +256,65 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """aiohttp's server, making our connections."""
 
-    def __init__(self, inner: web.Server, guard: Guard, **options: Any) -> None:
+    def __init__(self, inner: web.Server, guard: Guard, lobby: Lobby, **options: Any) -> None:
         super().__init__(
-            guard.around(inner.request_handler),
+            _answering(lobby, guard.around(inner.request_handler)),
             request_factory=inner.request_factory,
             # A stream takes its socket away from aiohttp, which would cancel the very handler that
             # does so. Handlers therefore carry their own time-outs.
             handler_cancellation=False,
         )
         self._guard = guard
+        self._lobby = lobby
         self._options = options
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self._guard, loop=self._loop, **self._options)
+        return _Connection(self, self._guard, self._lobby, loop=self._loop, **self._options)
+
+
+def _answering(lobby: Lobby, handle: _Handle) -> _Handle:
+    """`handle`, while its connection is none of the silent ones."""
+
+    async def answering(request: web.BaseRequest) -> web.StreamResponse:
+        guest = cast("_Connection", request.protocol)  # _Server makes no others
+        lobby.begin(guest)
+        try:
+            return await handle(request)
+        finally:
+            lobby.end(guest)
+
+    return answering
 
 
 class _Runner(web.AppRunner):
     """aiohttp's runner, with the guard around the application."""
 
-    def __init__(self, app: web.Application, guard: Guard, **options: Any) -> None:
+    def __init__(self, app: web.Application, guard: Guard, lobby: Lobby, **options: Any) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
         self._guard = guard
+        self._lobby = lobby
         self._options = options
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server(), self._guard, **self._options)
+        inner = await super()._make_server()
+        return _Server(inner, self._guard, self._lobby, **self._options)
 
 
 def build_runner(
-    app: web.Application, guard: Guard, *, head_timeout_s: float = HEAD_TIMEOUT_S
+    app: web.Application,
+    guard: Guard,
+    *,
+    head_timeout_s: float = HEAD_TIMEOUT_S,
+    most_waiting: Callable[[], int] = lambda: MAX_WAITING,
 ) -> web.AppRunner:
-    """Whoever serves `app`; the caller owes `setup`, a `SockSite` per socket, and `cleanup`."""
+    """Whoever serves `app`; the caller owes `setup`, a `SockSite` per socket, and `cleanup`.
+
+    `most_waiting` says how many connections that are no streams there may be at this moment.
+    """
     return _Runner(
         app,
         guard,
+        Lobby(most_waiting, guard.shed, time.monotonic),
         keepalive_timeout=head_timeout_s,
         lingering_time=_LINGER_S,
         auto_decompress=False,  # bodies are passed over; unpacking them would be work for nothing

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import nlargest
 
 from lebureau_relay.core.backoff import spread
 from lebureau_relay.core.credential import Credential
@@ -258,9 +259,12 @@ class Hub:
             streams[name] = streams.get(name, 0) + len(feed.subscribers)
         return HubFacts(self.draining, streams, feeds, upstream, self.history_bytes)
 
-    def feed_facts(self) -> Iterable[FeedFacts]:
-        """Each feed as operators may see it."""
-        return [feed.facts() for feed in self._feeds.values()]
+    def feed_facts(self, most: int | None = None) -> Iterable[FeedFacts]:
+        """Feeds as operators may see them: all, or the so many that serve most subscribers."""
+        feeds: Iterable[Feed] = self._feeds.values()
+        if most is not None:
+            feeds = nlargest(most, feeds, key=lambda feed: len(feed.subscribers))
+        return [feed.facts() for feed in feeds]
 
     # -- feeds
 

@@ -31,6 +31,8 @@ _KEEP_MARGIN_S: Final = 120.0
 # Feeds that one call of the tick looks at: some 0.2 ms of the server's time, which others wait for.
 _FEEDS_PER_TICK: Final = 50
 _POLICIES_TIMEOUT_S: Final = 2.0
+# Of an offset: what its server can count to, and far below what Python refuses to read.
+_MAX_DIGITS: Final = 19
 _PARTS: Final = ("lease", "meta", "log", "fence", "wanted", "said")
 _VERDICTS: Final = {verdict.value.encode(): verdict for verdict in Verdict}
 
@@ -266,7 +268,7 @@ class RedisBroker:
             return
         if word == "free":
             member.lease_free()
-        elif epoch and top.isdecimal():
+        elif epoch and top.isdecimal() and len(top) <= _MAX_DIGITS:
             member.log_moved(epoch, int(top))
 
     def _again(self, channel: str) -> None:
