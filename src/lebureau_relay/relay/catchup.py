@@ -229,7 +229,8 @@ class CatchUp:
         if event.id and trim(event.id) == trim(history.floor_id):
             return _Step(Outcome.FILLED, history.first - 1, send=True)
         if not event.id or event.id in history or trim(event.id) == group.base:
-            return _Step(Outcome.IGNORED)
+            # The ring has the cursor already, and the log is about to: `seen` will say so.
+            return _PASS if group.cursor in history else _Step(Outcome.IGNORED)
         return _SEND
 
     async def _send(self, group: Group, event: Event) -> None:

@@ -184,3 +184,24 @@ async def test_a_cursor_that_comes_to_a_follower_of_an_empty_log_is_asked_of_ups
     await site.passes(3.0)
     assert late.told == ["2", "3", "relay.gap", "4"], "nothing proves that this was all"
     assert site.upstreams == 1
+
+
+async def test_a_cursor_that_is_on_its_way_to_the_log_is_no_gap(deploy):
+    """Upstream answers both the feed's own question and the cursor's before the log has taken
+    what the first one brought.
+    """
+    site = deploy(2)
+    here, there = site.replicas
+    client = await site.join(here)
+    await site.emit(1, 2, 3)
+    client.leave()
+    for replica in (here, there):
+        await site.stop(replica)
+    site.api.note_ids(4, 5, 6, 7, 8)
+    back = site.start()
+    joining = [back.joining(), back.joining("6")]
+    await site.passes()
+    fresh, again = [await one for one in joining]
+    assert numbers(fresh) == [4, 5, 6, 7, 8]
+    assert numbers(again) == [7, 8]
+    assert again.reader.gaps == []
