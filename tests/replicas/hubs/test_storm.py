@@ -39,7 +39,8 @@ class Tab:
 
     Without a gap the next event must follow. After one, nothing comes again that stands at or
     before the gap's id; and nothing at all where `named` says that upstream names each event, so
-    that every replica can tell what the reader has had.
+    that every replica can tell what the reader has had, unless it is put back to the beginning of a
+    log that has no name but the relay's own.
     """
 
     def __init__(self, serials: dict[str, int], *, named: bool) -> None:
@@ -91,7 +92,7 @@ class Tab:
             self.last_id = block.id
             if block.type == "relay.gap":
                 self._loose = True
-                if not self._named:  # it is put back to there
+                if not self._named or block.id.startswith("~lbr"):  # it is put back to there
                     self.serial = self._serials.get(block.id)
             elif not block.type.startswith("relay."):
                 self._judge(int(block.data))
@@ -266,8 +267,9 @@ class Storm(RuleBasedStateMachine):
             if tab.idle:
                 self.runner.run(self._come(tab, number % REPLICAS))
         self.go(2 * LEASE_S)
-        site.api.emit(self.next())
-        self.go(2 * LEASE_S)
+        for _ in range(1 if self.named else 2):  # without names the first one may fall into a gap
+            site.api.emit(self.next())
+            self.go(2 * LEASE_S)
         for tab in self.tabs:
             assert tab.streams
             assert tab.serial == self.serial, "the newest event has reached everybody"
