@@ -60,11 +60,12 @@ class Ledger:
         """
         feed = self._feed
         page = await self._broker.read(self._name, 0)
-        if page is None:
+        fits = page is not None and self._fits(page)
+        if page is None or not (fits or self._reaches(page)):
             if await self._begin(token) is not Verdict.TAKEN:
                 return False
         else:
-            if not self._fits(page):
+            if not fits:
                 await before_change()
             self._adopt(page)
         while feed.history.top > self.logged:  # a source that runs goes on saying things
@@ -107,11 +108,21 @@ class Ledger:
             # Nothing to compare: it is what follows if it is the log that we know. If there is a
             # hole, the log has let go what we lack.
             return page.epoch == self.log and page.entries[0].offset == history.top + 1
+        if not self._reaches(page):  # nor here: it may have grown, or begun anew, without us
+            return page.epoch == self.log and page.top <= self.logged
         return all(
             entry.frame == history.entry(entry.offset).frame
             for entry in page.entries
             if history.first <= entry.offset <= history.top
         )
+
+    def _reaches(self, page: LogPage) -> bool:
+        """Whether a log of our numbering comes up to the oldest entry that we could hold against
+        it. Another numbering is never behind.
+        """
+        history = self._feed.history
+        behind = _epoch(page.epoch) == history.epoch and page.top < history.first
+        return not (behind and len(history))
 
     def _adopt(self, page: LogPage) -> None:
         """Take what the log has more; where it doesn't continue ours, take it whole."""

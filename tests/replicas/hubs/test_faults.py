@@ -349,3 +349,27 @@ async def test_who_saw_more_than_the_log_waits_for_it_where_the_log_begins_with_
     await site.emit(3)
     assert numbers(alone) == [1, 2, 3]
     assert alone.reader.gaps == []
+
+
+async def test_a_ring_that_has_outgrown_the_log_does_not_take_it_for_its_own(deploy, small):
+    """What the log says at places that a ring has let go can't be compared: it may be news."""
+    site = deploy(2, limits=small)
+    alone, other = site.replicas
+    clients = [await site.join(alone)]
+    await site.emit()
+    site.server.switch(False)
+    await site.passes(2.0)
+    for number in range(1, small.max_events + 4):
+        await site.emit(number)
+    clients.append(await site.join(other))
+    site.part(alone)
+    site.server.switch(True)
+    site.api.cut()
+    await site.passes(2 * LEASE_S)
+    assert site.owner is other
+    assert len(site.log) == 1, "the gap after the cut: the other knew nothing to ask for"
+    await site.heal(alone)
+    last = small.max_events + 4
+    await site.emit(last)
+    assert numbers(clients[0])[-1] == last
+    assert numbers(clients[1])[-1] == last
