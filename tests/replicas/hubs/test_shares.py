@@ -205,3 +205,27 @@ async def test_a_cursor_that_is_on_its_way_to_the_log_is_no_gap(deploy):
     assert numbers(fresh) == [4, 5, 6, 7, 8]
     assert numbers(again) == [7, 8]
     assert again.reader.gaps == []
+
+
+async def test_what_follows_a_cursor_that_is_on_its_way_to_the_log_is_not_sent_before(
+    deploy, small
+):
+    """A full ring takes the rest only when readers have had the first part; what it lacks then
+    is no news of the catch-up's.
+    """
+    site = deploy(1, limits=small)
+    count = small.max_events
+    client = await site.join(site.replicas[0])
+    await site.emit(*range(1, count))
+    client.leave()
+    await site.stop(site.replicas[0])
+    site.api.note_ids(*range(count, 2 * count + 1))
+    back = site.start()
+    cursor = count + 1
+    joining = [back.joining(), back.joining(str(cursor))]
+    await site.passes()
+    for one in joining:
+        client = await one
+        assert numbers(client) == list(range(numbers(client)[0], 2 * count + 1))
+    assert numbers(client)[0] == cursor + 1
+    assert client.reader.gaps == []
