@@ -37,18 +37,15 @@ tabs = st.integers(0, TABS - 1)
 class Tab:
     """One reader over all its connections; it goes on after the last id that it has.
 
-    Without a gap the next event must follow. After one, nothing comes again that stands at or
-    before the gap's id; and nothing at all where `named` says that upstream names each event, so
-    that every replica can tell what the reader has had, unless it is put back to the beginning of a
-    log that has no name but the relay's own.
+    Without a gap the next event must follow. After one, nothing comes that stands at or before the
+    gap's id.
     """
 
-    def __init__(self, serials: dict[str, int], *, named: bool) -> None:
+    def __init__(self, serials: dict[str, int]) -> None:
         self.client: Client | None = None
         self.at: Replica | None = None
         self.last_id: str | None = None
         self.serial: int | None = None  # of the newest event it has
-        self._named = named
         self._serials = serials  # of every id that any tab has seen
         self._loose = False  # a gap was told: what follows need not be the next
         self._joining: asyncio.Task[Client] | None = None
@@ -92,8 +89,7 @@ class Tab:
             self.last_id = block.id
             if block.type == "relay.gap":
                 self._loose = True
-                if not self._named or block.id.startswith("~lbr"):  # it is put back to there
-                    self.serial = self._serials.get(block.id)
+                self.serial = self._serials.get(block.id)  # it is put back to there
             elif not block.type.startswith("relay."):
                 self._judge(int(block.data))
                 self._serials[block.id] = int(block.data)
@@ -118,7 +114,7 @@ class Storm(RuleBasedStateMachine):
         self.serial = 0
         self.every = 1
         serials: dict[str, int] = {}
-        self.tabs = [Tab(serials, named=self.named) for _ in range(TABS)]
+        self.tabs = [Tab(serials) for _ in range(TABS)]
         self.site: Deployment
 
     def go(self, seconds: float) -> None:
@@ -128,6 +124,7 @@ class Storm(RuleBasedStateMachine):
 
     @initialize(ring=st.sampled_from([1000, 1000, 6]))
     def begins(self, ring):
+
         async def build() -> Deployment:
             limits = HistoryLimits(max_events=ring)
             return Deployment(self.runner.get_loop(), REPLICAS, limits=limits, timings=TIMINGS)
