@@ -383,6 +383,22 @@ async def test_many_feeds_cost_few_connections_and_calls(server, stand):
     assert after - before <= 2 * 4 * (150 / 50 + 1)
 
 
+async def test_what_many_feeds_say_in_one_turn_travels_together(server, stand):
+    owner = await stand.broker()
+    feeds = [f"feed-{n}" for n in range(200)]
+    tokens = await asyncio.gather(*(owner.take(feed, wanted=False) for feed in feeds))
+    with server.client() as look:
+        before = look.info("stats")["total_reads_processed"]
+        said = [
+            owner.begin(feed, token, "e1", 0, b"", entries(1, 1))
+            for feed, token in zip(feeds, tokens, strict=True)
+        ]
+        assert set(await asyncio.gather(*said)) == {Verdict.TAKEN}
+        reads = look.info("stats")["total_reads_processed"] - before
+    # 16 KiB at a time, and whatever is said beside.
+    assert reads <= 20
+
+
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
 async def test_the_eviction_policy_is_told(server, stand, policy):
     server.ask("CONFIG", "SET", "maxmemory-policy", policy)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 from redis.cluster import key_slot
+from tests.broker.documented import RIGHTS, RIGHTS_IN_CLUSTER
 from tests.broker.programs import REDIS_7, VALKEY, Cluster, Program, eventually, free_port, until
 from tests.broker.stands import Member, RedisStand, begun, entries, offsets
 
@@ -297,14 +298,6 @@ async def test_tls_by_sentinel(program, tls, certificates, at):
 
 
 TLS_FILES = (("cert", "cert.pem"), ("key", "key.pem"), ("ca-cert", "ca.pem"))
-
-# docs/operations.md names the same.
-RIGHTS = (
-    "~lbr:* &lbr:* -@all +evalsha +script|load +subscribe +unsubscribe +get +set +del +incr"
-    " +pexpire +time +hset +hmget +xadd +xlen +xrange +xdel +zadd +zrem +zcard +zscore +zrange"
-    " +zremrangebyscore +publish"
-)
-RIGHTS_IN_CLUSTER = "+ssubscribe +sunsubscribe +spublish +cluster|slots +command"
 
 
 @pytest.mark.parametrize("name", [VALKEY, REDIS_7])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from redis import Redis
 from tests.replicas.judge import Judgement
 from tests.replicas.stage import Size, Stage
 
@@ -95,6 +96,27 @@ async def redis_flushed(stage: Stage) -> None:
         await asyncio.sleep(stage.size.lease_s)
 
 
+async def redis_rolled_back(stage: Stage) -> None:
+    """logs of a moment ago come back, as after a failover that lost writes, three times"""
+    for _ in range(3):
+        await asyncio.to_thread(_roll_back, stage.servers[0].port)
+        await asyncio.sleep(stage.size.lease_s)
+
+
+def _roll_back(port: int) -> None:
+    with Redis("127.0.0.1", port) as server:
+        keys = [key for key in server.scan_iter() if key.endswith((b":meta", b":log"))]
+        look = server.pipeline(transaction=True)
+        for key in keys:
+            look.dump(key)
+        held = dict(zip(keys, look.execute(), strict=True))
+        time.sleep(_BREATH_S)
+        write = server.pipeline(transaction=True)
+        for key, value in held.items():
+            write.restore(key, 60_000, value, replace=True)
+        write.execute()
+
+
 async def failover(stage: Stage) -> None:
     """the master is killed, Sentinel promotes the other"""
     await asyncio.to_thread(stage.servers[0].kill)
@@ -146,6 +168,7 @@ SCENARIOS = {
         Scenario(redis_paused, overlaps=True),
         Scenario(redis_stumbles, overlaps=True),
         Scenario(redis_flushed),
+        Scenario(redis_rolled_back),
         Scenario(failover, sentinel=True, overlaps=True),
         Scenario(partition, roads=True, overlaps=True),
     )

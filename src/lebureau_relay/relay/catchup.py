@@ -61,6 +61,8 @@ class Group:
     skip: int = 0  # events without ids that the clients have seen since `base`
     passed: int = 0  # of these, how many have come back
     own: bool = False  # the feed's own subscription is bringing what it needs
+    # The ring has its cursor, but the log has not taken it yet: `seen` will say so.
+    coming: bool = False
     last_id: bytes = b""  # of the events sent to them so far
     subscribers: list[Subscriber] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -219,6 +221,8 @@ class CatchUp:
     def _judge(self, group: Group, event: Event) -> "_Step":
         """What one event that upstream brought means for a group."""
         history = self._feed.history
+        if group.coming:
+            return _PASS
         if group.passed < group.skip:
             group.passed += 1
             passed = event.id == derived_id(group.base, group.passed)
@@ -232,7 +236,8 @@ class CatchUp:
         if event.id and trim(event.id) == trim(history.floor_id):
             return _Step(Outcome.FILLED, history.first - 1, send=True)
         if not event.id or event.id in history or trim(event.id) == group.base:
-            return _Step(Outcome.IGNORED)
+            group.coming = group.cursor in history and not group.last_id
+            return _PASS if group.coming else _Step(Outcome.IGNORED)
         return _SEND
 
     async def _send(self, group: Group, event: Event) -> None:

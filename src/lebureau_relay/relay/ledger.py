@@ -34,14 +34,14 @@ class Ledger:
         self._name = name
         self._new_history = new_history
         self._new_epoch = new_epoch
-        self._logged = 0  # up to this offset, log and history are known to be the same
+        self.logged = 0  # up to this offset, log and history are known to be the same
         self.log = ""  # the log's name
 
     async def read(self) -> bool:
         """Follow: take what the log has more than we. Whether there is a log."""
         # What the log took of us and we took back since, as an owner that was replaced, counts as
         # unread.
-        known = min(self._logged, self._feed.history.top)
+        known = min(self.logged, self._feed.history.top)
         # One entry that we know, so that a log which was rolled back and has grown again shows.
         after = max(known - 1, 0)
         page = await self._broker.read(self._name, after)
@@ -60,44 +60,42 @@ class Ledger:
         """
         feed = self._feed
         page = await self._broker.read(self._name, 0)
-        if page is None:
-            if not await self._begin(token):
+        fits = page is not None and self._fits(page)
+        if page is None or not (fits or self._reaches(page)):
+            if await self._begin(token) is not Verdict.TAKEN:
                 return False
         else:
-            if not self._fits(page):
+            if not fits:
                 await before_change()
             self._adopt(page)
-        while feed.history.top > self._logged:  # a source that runs goes on saying things
-            batch = feed.history.since(self._logged)
+        while feed.history.top > self.logged:  # a source that runs goes on saying things
+            batch = feed.history.since(self.logged)
             # Where the ring no longer reaches down to the log, the log begins anew.
-            in_reach = batch[0].offset == self._logged + 1
-            if not await (self.append(token, batch) if in_reach else self._begin(token)):
+            in_reach = batch[0].offset == self.logged + 1
+            bring = self.append(token, batch) if in_reach else self._begin(token)
+            if await bring is not Verdict.TAKEN:
                 return False
         return True
 
-    async def append(self, token: str, batch: Sequence[Entry]) -> bool:
-        """Add the history's next entries to the log. False: the lease or the log is not what we
-        believe.
-        """
+    async def append(self, token: str, batch: Sequence[Entry]) -> Verdict:
+        """Add the history's next entries to the log."""
         if self._feed.history.epoch != _epoch(self.log):  # a new numbering: a new log
             return await self._begin(token)
-        verdict = await self._broker.append(self._name, token, self.log, self._logged, batch)
-        if verdict is not Verdict.TAKEN:
-            return False
-        self._logged = batch[-1].offset
-        return True
+        verdict = await self._broker.append(self._name, token, self.log, self.logged, batch)
+        if verdict is Verdict.TAKEN:
+            self.logged = batch[-1].offset
+        return verdict
 
-    async def _begin(self, token: str) -> bool:
+    async def _begin(self, token: str) -> Verdict:
         """No log, or one that ours doesn't continue: it begins with what we hold."""
         history = self._feed.history
         held = history.since(0)
         base, log = history.first - 1, f"{history.epoch}.{self._new_epoch()}"
         verdict = await self._broker.begin(self._name, token, log, base, history.floor_id, held)
-        if verdict is not Verdict.TAKEN:
-            return False
-        self._logged = held[-1].offset if held else base
-        self.log = log
-        return True
+        if verdict is Verdict.TAKEN:
+            self.logged = held[-1].offset if held else base
+            self.log = log
+        return verdict
 
     def _fits(self, page: LogPage) -> bool:
         """Whether the same entries stand at the same offsets, without a hole between log and
@@ -110,11 +108,21 @@ class Ledger:
             # Nothing to compare: it is what follows if it is the log that we know. If there is a
             # hole, the log has let go what we lack.
             return page.epoch == self.log and page.entries[0].offset == history.top + 1
+        if not self._reaches(page):  # nor here: it may have grown, or begun anew, without us
+            return page.epoch == self.log and page.top <= self.logged
         return all(
             entry.frame == history.entry(entry.offset).frame
             for entry in page.entries
             if history.first <= entry.offset <= history.top
         )
+
+    def _reaches(self, page: LogPage) -> bool:
+        """Whether a log of our numbering comes up to the oldest entry that we could hold against
+        it. Another numbering is never behind.
+        """
+        history = self._feed.history
+        behind = _epoch(page.epoch) == history.epoch and page.top < history.first
+        return not (behind and len(history))
 
     def _adopt(self, page: LogPage) -> None:
         """Take what the log has more; where it doesn't continue ours, take it whole."""
@@ -131,7 +139,7 @@ class Ledger:
             history.load(page.base, page.floor_id, page.top, page.entries)
             self._rebase(history)
         # Alone we may have seen more than the log has; it will come there too, and be compared.
-        self._logged = page.top
+        self.logged = page.top
         self.log = page.epoch
         feed.owner.continues()
 
@@ -165,18 +173,20 @@ class Ledger:
         told = len(history) and history.entry(history.first).gap is GapCause.UPSTREAM
         if standing is Standing.HELD and _alike(old, subscriber.cursor, history, offset):
             feed.move(subscriber, offset)
+        elif standing is Standing.UNKNOWN:  # it may have seen more than the log has yet
+            feed.ask_upstream(subscriber, last_id)
         elif told or not (old.top or old.floor_id):
             # The new numbering begins with a gap, which says it all; or it has had nothing that
             # could be repeated.
             feed.move(subscriber, history.first - 1)
-        elif standing is Standing.UNKNOWN:  # it may have seen more than the log has yet
-            feed.ask_upstream(subscriber, last_id)
         else:
             feed.resume_with_gap(subscriber, GapCause.DEGRADED, history.top, last_id)
 
 
 def _alike(old: History, was: int, new: History, now: int) -> bool:
     """Whether an id stands for the same content in both, as far as both still hold it."""
+    while old.first <= was <= old.top and not old.entry(was).from_upstream:
+        was -= 1  # a gap has the id of the place before it
     if not (old.first <= was <= old.top and new.first <= now <= new.top):
         return True
     return old.entry(was).frame == new.entry(now).frame

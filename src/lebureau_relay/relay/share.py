@@ -18,7 +18,7 @@ from lebureau_relay.core.history import History
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.ledger import Ledger
 from lebureau_relay.relay.owner import Outside
-from lebureau_relay.relay.ports import Broker, BrokerDown, FeedKey
+from lebureau_relay.relay.ports import Broker, BrokerDown, FeedKey, Verdict
 
 # A lease that became free is asked for after up to so long, so that replicas don't all ask in one
 # instant.
@@ -29,6 +29,9 @@ _SOLO_SPREAD_S = 1.0
 # An owner that was refused by a log that moved reads it again at once; if that happens again and
 # again, not so fast.
 _RETRY_S = 0.05
+# An owner that has not appended for so long is told the log's top as it is. Where that is another,
+# the server was rolled back, and whoever looks there now lacks what we have shown.
+_AT_REST_S = 0.5
 
 
 class Role(StrEnum):
@@ -78,6 +81,8 @@ class Share:
         self._given = False  # it was given to one: whoever asks first must not be us
         self._free_since_s: float | None = None
         self._had_owner = False  # another replica was seen to hold the lease
+        self._appended_at_s = 0.0
+        self._moved = False  # the log is not what we left, though the lease is ours
         self._pending: list[Entry] = []  # of the source, not yet taken by the log
         self._source: asyncio.Task[None] | None = None
 
@@ -95,10 +100,14 @@ class Share:
 
     def log_moved(self, epoch: str, top: int) -> None:
         """The log's top is now there."""
-        unread = epoch != self._ledger.log or top != self._feed.shown
-        if unread and self.role is Role.FOLLOWER:
+        if (epoch, top) == (self._ledger.log, self._ledger.logged):
+            return
+        if self.role is Role.FOLLOWER:
             self._free_since_s = None  # somebody appends
             self._behind = True
+            self._nudge()
+        elif self._feed.host.clock() - self._appended_at_s > _AT_REST_S:
+            self._moved = True
             self._nudge()
 
     def lease_free(self) -> None:
@@ -174,6 +183,8 @@ class Share:
         feed.publish = self._append
         # What was on its way when the server stumbled is in the log by now.
         self._pending = []
+        self._moved = False
+        self._appended_at_s = feed.host.clock()
         feed.accept(feed.history.since(feed.shown))
         self._start_source()
         await self._own(token)
@@ -188,29 +199,30 @@ class Share:
                 return
             if not self._broker.is_up():
                 raise BrokerDown
-            if self._pending and not await self._append_pending(token):
+            if self._pending and await self._append_pending(token) is Verdict.FENCED:
                 break
+            if self._moved:  # the lease is ours still: set the log right, while the source goes on
+                return
             if self._give and await self._hand_over(token):
                 break
         await self._retire()
 
-    async def _append_pending(self, token: str) -> bool:
-        """Bring what the source said to the log, then to the subscribers. Whether the lease still
-        stands.
-        """
+    async def _append_pending(self, token: str) -> Verdict:
+        """Bring what the source said to the log, then to the subscribers."""
         batch, self._pending = self._pending, []
+        verdict = None
         try:
-            taken = await self._ledger.append(token, batch)
-        except BrokerDown:
-            self._pending = batch + self._pending
-            raise
-        if not taken:
-            self._pending = []
-            return False
-        self._feed.accept(batch)
-        if self._pending:
-            self._nudge()
-        return True
+            verdict = await self._ledger.append(token, batch)
+        finally:
+            if verdict is not Verdict.TAKEN:
+                self._pending = batch + self._pending
+        self._moved = verdict is Verdict.MOVED
+        if verdict is Verdict.TAKEN:
+            self._appended_at_s = self._feed.host.clock()
+            self._feed.accept(batch)
+            if self._pending:
+                self._nudge()
+        return verdict
 
     async def _hand_over(self, token: str) -> bool:
         """Give the lease to a replica that has streams, if one wants it."""

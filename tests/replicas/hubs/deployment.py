@@ -73,7 +73,7 @@ class Ear:
 
     def _hear(self, word: Any, *facts: object) -> None:
         seat = self._seat
-        if seat.road.is_set() and not seat.deaf:
+        if seat.road.is_set() and (seat.ticking or not seat.deaf):
             asyncio.get_running_loop().call_later(LATENCY_S, self._heard, word, *facts)
 
     def _heard(self, word: Any, *facts: object) -> None:
@@ -88,7 +88,8 @@ class Seat(MemoryBroker):
         super().__init__(server, replica)
         self.road = asyncio.Event()
         self.road.set()
-        self.deaf = False  # what others say is lost on the way
+        self.deaf = False  # what others say is lost on the way; a tick finds it out
+        self.ticking = False
         self.lost_answers = 0  # of the next calls: done, and nobody learns of it
         self.drop = 0  # so many of the next calls never arrive
         self.up = True
@@ -142,7 +143,9 @@ class Seat(MemoryBroker):
             await asyncio.sleep(TICK_S if self.up else PROBE_S)
             if self.road.is_set() and self._server.up:
                 if self.up:
+                    self.ticking = True
                     self.tick()
+                    self.ticking = False
                 else:
                     self.up = True
                     self._tell()
@@ -163,11 +166,11 @@ class Seat(MemoryBroker):
         travel = asyncio.ensure_future(self._carry(call))
         self._travels.add(travel)
         travel.add_done_callback(self._travels.discard)
+        travel.add_done_callback(_forget)  # whoever asked may be gone by then
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await asyncio.shield(travel)
         except TimeoutError:
-            travel.add_done_callback(_forget)
             raise BrokerDown from None
 
     async def _carry(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -188,6 +191,11 @@ class Seat(MemoryBroker):
             self.lost_answers -= 1
             await asyncio.sleep(2 * CALL_TIMEOUT_S)
         return answer
+
+    def die(self) -> None:
+        """As after kill -9: nothing is said or given back any more."""
+        self.road.clear()
+        self.up = False
 
     def _down(self) -> None:
         if self.up:
@@ -276,6 +284,7 @@ class Replica(House):
         """A clean stop: everything ends, the lease is given back."""
         closing = asyncio.ensure_future(self.hub.close())
         await self.loop.advance(5 * CALL_TIMEOUT_S)
+        assert closing.done(), "it does not end"
         await closing
         self._keeping.cancel()
         await self.seat.stop()

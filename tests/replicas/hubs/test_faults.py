@@ -277,3 +277,99 @@ async def test_a_stale_owner_appends_nothing_even_where_its_word_would_fit(deplo
     assert site.logged == ["1", "2", "3", "4"]
     assert [numbers(one) for one in clients] == [[1, 2, 3, 4]] * 2
     assert [one.reader.gaps for one in clients] == [[], []]
+
+
+async def test_what_a_follower_saw_alone_does_not_hide_what_the_log_says_there(deploy):
+    """Alone it counted on; the log's next entry then has a number that it has used."""
+    site = deploy(2)
+    owner, other = site.replicas
+    clients = [await site.join(replica) for replica in site.replicas]
+    site.api.emit(unnamed("1"))
+    await site.passes()
+    site.part(other)
+    await site.passes(4.0)
+    assert other.role == "solo", "and was told by its own upstream that nobody knows what it missed"
+    assert other.feed.history.top == 2
+    await site.heal(other)
+    assert site.owner is owner
+    assert other.feed.history.top == 2
+    site.api.emit(unnamed("2"))
+    await site.passes()
+    assert texts(clients[0]) == ["1", "2"]
+    assert texts(clients[1]) == ["1", "relay.gap", "2"]
+
+
+async def test_what_came_with_a_log_that_was_rolled_back_is_not_lost(deploy):
+    """The lease is ours still, so the source goes on: without ids nobody would say it again."""
+    site = deploy(1)
+    client = await site.join(site.replicas[0])
+    site.api.emit(unnamed("1"), unnamed("2"))
+    await site.passes()
+    (feed,) = site.server.feeds.values()
+    feed.log.truncate(1)
+    site.api.emit(unnamed("3"))
+    await site.passes()
+    assert texts(client) == ["1", "2", "3"]
+    assert len(site.log) == 3
+    assert len(site.api.asks) == 1, "the source goes on"
+
+
+async def test_an_idle_owner_notices_that_the_log_was_rolled_back(deploy):
+    """Whoever comes elsewhere finds its place, though upstream says nothing."""
+    site = deploy(2)
+    here, there = site.replicas
+    await site.join(here)
+    await site.emit(1, 2, 3)
+    await site.passes(2.0)
+    (feed,) = site.server.feeds.values()
+    feed.log.truncate(1)
+    again = await site.join(there, "3")
+    await site.passes(2.0)
+    assert site.logged == ["1", "2", "3"]
+    await site.emit(4)
+    assert numbers(again) == [4]
+    assert again.reader.gaps == []
+
+
+async def test_who_saw_more_than_the_log_waits_for_it_where_the_log_begins_with_a_gap(deploy):
+    site = deploy(2)
+    owner, other = site.replicas
+    await site.join(owner)
+    site.api.cut()  # before there is an id to ask for
+    await site.passes(2.0)
+    site.part(other)
+    await site.passes(3.0)
+    alone = await site.join(other)
+    await site.emit(1, 2)
+    assert numbers(alone) == [1, 2]
+    (feed,) = site.server.feeds.values()
+    feed.log.truncate(2)
+    assert feed.log.entry(1).gap is not None
+    await site.heal(other, 3.0)
+    await site.emit(3)
+    assert numbers(alone) == [1, 2, 3]
+    assert alone.reader.gaps == []
+
+
+async def test_a_ring_that_has_outgrown_the_log_does_not_take_it_for_its_own(deploy, small):
+    """What the log says at places that a ring has let go can't be compared: it may be news."""
+    site = deploy(2, limits=small)
+    alone, other = site.replicas
+    clients = [await site.join(alone)]
+    await site.emit()
+    site.server.switch(False)
+    await site.passes(2.0)
+    for number in range(1, small.max_events + 4):
+        await site.emit(number)
+    clients.append(await site.join(other))
+    site.part(alone)
+    site.server.switch(True)
+    site.api.cut()
+    await site.passes(2 * LEASE_S)
+    assert site.owner is other
+    assert len(site.log) == 1, "the gap after the cut: the other knew nothing to ask for"
+    await site.heal(alone)
+    last = small.max_events + 4
+    await site.emit(last)
+    assert numbers(clients[0])[-1] == last
+    assert numbers(clients[1])[-1] == last

@@ -184,3 +184,48 @@ async def test_a_cursor_that_comes_to_a_follower_of_an_empty_log_is_asked_of_ups
     await site.passes(3.0)
     assert late.told == ["2", "3", "relay.gap", "4"], "nothing proves that this was all"
     assert site.upstreams == 1
+
+
+async def test_a_cursor_that_is_on_its_way_to_the_log_is_no_gap(deploy):
+    """Upstream answers both the feed's own question and the cursor's before the log has taken
+    what the first one brought.
+    """
+    site = deploy(2)
+    here, there = site.replicas
+    client = await site.join(here)
+    await site.emit(1, 2, 3)
+    client.leave()
+    for replica in (here, there):
+        await site.stop(replica)
+    site.api.note_ids(4, 5, 6, 7, 8)
+    back = site.start()
+    joining = [back.joining(), back.joining("6")]
+    await site.passes()
+    fresh, again = [await one for one in joining]
+    assert numbers(fresh) == [4, 5, 6, 7, 8]
+    assert numbers(again) == [7, 8]
+    assert again.reader.gaps == []
+
+
+async def test_what_follows_a_cursor_that_is_on_its_way_to_the_log_is_not_sent_before(
+    deploy, small
+):
+    """A full ring takes the rest only when readers have had the first part; what it lacks then
+    is no news of the catch-up's.
+    """
+    site = deploy(1, limits=small)
+    count = small.max_events
+    client = await site.join(site.replicas[0])
+    await site.emit(*range(1, count))
+    client.leave()
+    await site.stop(site.replicas[0])
+    site.api.note_ids(*range(count, 2 * count + 1))
+    back = site.start()
+    cursor = count + 1
+    joining = [back.joining(), back.joining(str(cursor))]
+    await site.passes()
+    for one in joining:
+        client = await one
+        assert numbers(client) == list(range(numbers(client)[0], 2 * count + 1))
+    assert numbers(client)[0] == cursor + 1
+    assert client.reader.gaps == []
