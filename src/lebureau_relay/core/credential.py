@@ -25,13 +25,15 @@ class Credential:
     """An API key, or the session cookies of a browser as one `Cookie` header value.
 
     `reveal()` is the only way to the secret and is called where a request to upstream is made,
-    nowhere else.
+    nowhere else. `client` is the address that brought it, as far as known; it is no part of what
+    makes two credentials one.
     """
 
-    __slots__ = ("_secret", "digest", "kind")
+    __slots__ = ("_secret", "client", "digest", "kind")
 
-    def __init__(self, kind: CredentialKind, secret: str) -> None:
+    def __init__(self, kind: CredentialKind, secret: str, client: str = "") -> None:
         self.kind = kind
+        self.client = client
         self._secret = secret
         # "surrogatepass" takes every text: an encoding error would carry the secret.
         text = f"{kind.value}:{secret}".encode("utf-8", "surrogatepass")
