@@ -97,7 +97,7 @@ class Upstream:
             headers["Last-Event-ID"] = cursor.decode()
         try:
             async with asyncio.timeout(self._rules.connect_timeout_s):
-                response = await self._get(self._url(key), headers)
+                response = await self._get(self._url(key), headers, credential)
         except TimeoutError:
             detail = f"no answer within {self._rules.connect_timeout_s:g} s"
             raise SourceFailure(SourceProblem.UNAVAILABLE, detail) from None
@@ -116,12 +116,16 @@ class Upstream:
         url = self._origin.with_path(self._origin.path.rstrip("/") + key.stream.path)
         return url.with_query(key.query) if key.query else url
 
-    async def _get(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """GET, following redirects that stay in the origin: the credential goes nowhere else."""
+    async def _get(
+        self, url: URL, headers: dict[str, str], credential: Credential
+    ) -> aiohttp.ClientResponse:
+        """GET, following redirects that stay in the origin: the credential goes nowhere else, and
+        into no URL.
+        """
         response = await self._session.get(url, headers=headers, allow_redirects=False)
         for _ in range(_MAX_REDIRECTS):
             target = self._target(url, response)
-            if target is None:
+            if target is None or credential.stands_in(str(target)):
                 break
             url = target
             response.close()
@@ -206,7 +210,9 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
     if status == HTTPStatus.OK:
         if response.content_type == "text/event-stream":
             return None
-        detail = f"answered {response.content_type}, not text/event-stream"
+        # Not in upstream's words, which may hold anything.
+        kind = response.content_type if response.content_type in _KINDS else "something"
+        detail = f"answered {kind}, not text/event-stream"
         return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
     problem = _PROBLEMS.get(status)
     if problem is None:
@@ -220,6 +226,7 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
     return SourceFailure(problem, f"answered {status}", status=status, retry_after_s=retry_after_s)
 
 
+_KINDS = {"text/html", "text/plain", "application/json", "application/octet-stream"}
 _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.NO_CONTENT: SourceProblem.ENDED,
     HTTPStatus.UNAUTHORIZED: SourceProblem.UNAUTHORIZED,

@@ -188,3 +188,12 @@ async def look(url: str, what: str) -> list[dict[str, object]]:
     reply = await ask(url, f"/_sim/{what}")
     assert reply.status == 200
     return json.loads(reply.body)
+
+
+def operator_order(token: str) -> bytes:
+    """The request that ends all streams."""
+    body = b'{"all": true, "reason": "to see it"}'
+    return (
+        f"POST /operator/end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body

@@ -17,7 +17,7 @@ from tests.broker.programs import Program as Server
 from tests.e2e.clients import ACTIVITY, DESKTOPS, SseClient, ask, eventually
 from tests.hardening.places import admin_places, canary, places
 from tests.hardening.searcher import Searcher
-from tests.hardening.stage import SIMULATOR, Ear, Told, launch, look, order, send
+from tests.hardening.stage import SIMULATOR, Ear, Told, launch, look, operator_order, order, send
 
 PROPER = {"x-api-key", "cookie"}  # where a credential goes upstream, and nowhere else
 AT_ONCE = 16
@@ -243,11 +243,3 @@ async def test_the_whole_system_keeps_every_secret(start, simulator_url, tmp_pat
     # What the operator gave stands in the environment, where the operator put it.
     Searcher(system.given).assert_clean(one for one in told if "environ" not in one[0])
     assert {path.name for path in tmp_path.iterdir()} == {"token"}, "nothing is left behind"
-
-
-def operator_order(token: str) -> bytes:
-    body = b'{"all": true, "reason": "to see it"}'
-    return (
-        f"POST /operator/end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body

@@ -10,8 +10,11 @@ import secrets
 from enum import StrEnum
 from hmac import compare_digest
 from typing import Final, NoReturn
+from urllib.parse import unquote
 
 _PROCESS_KEY: Final = secrets.token_bytes(32)
+# A shorter one guards nothing, and may stand in an honest text by chance.
+_MIN_PIECE: Final = 8
 
 
 class CredentialKind(StrEnum):
@@ -25,8 +28,8 @@ class Credential:
     """An API key, or the session cookies of a browser as one `Cookie` header value.
 
     `reveal()` is the only way to the secret and is called where a request to upstream is made,
-    nowhere else. `client` is the address that brought it, as far as known; it is no part of what
-    makes two credentials one.
+    nowhere else. `client` is the address that brought it, where upstream is told; it is no part of
+    what makes two credentials one.
     """
 
     __slots__ = ("_secret", "client", "digest", "kind")
@@ -42,6 +45,16 @@ class Credential:
     def reveal(self) -> str:
         """The secret itself, for the one header that carries it upstream."""
         return self._secret
+
+    def stands_in(self, text: str) -> bool:
+        """Whether the text holds the secret, or the value of one of the cookies, as it is or
+        percent-encoded.
+        """
+        plain = unquote(text)
+        pieces = [self._secret]
+        if self.kind is CredentialKind.COOKIE:
+            pieces = [pair.partition("=")[2] for pair in self._secret.split("; ")]
+        return any(piece in text or piece in plain for piece in pieces if len(piece) >= _MIN_PIECE)
 
     def keyed(self, key: bytes) -> str:
         """A name for this credential that all who share `key` compute alike: 32 hex digits."""

@@ -10,7 +10,7 @@ from lebureau_relay.core.credential import Credential, CredentialKind
 
 
 def request_headers(credential: Credential, api_key_header: str) -> dict[str, str]:
-    """The header that carries a credential, and for whom the relay asks, if that is known.
+    """The header that carries a credential, and for whom the relay asks, if that is told.
 
     A key goes out in `api_key_header`, as a bearer token if that is `Authorization` (RFC 6750,
     section 2.1); cookies go out as they came in. The caller keeps the result out of logs and

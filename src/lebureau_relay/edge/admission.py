@@ -133,6 +133,12 @@ class ClientAddresses:
             return peer
         return self._right_most_untrusted(peer, ",".join(forwarded))
 
+    def told_upstream(self, address: Address | None) -> str:
+        """The address as upstream is told it; empty where no proxy is trusted: then the peer may be
+        one, and would be taken for the client.
+        """
+        return str(address) if self._trusted and address is not None else ""
+
     def _right_most_untrusted(self, peer: Address, forwarded: str) -> Address:
         """Walk from the nearest hop outwards: each was written by the hop before it.
 

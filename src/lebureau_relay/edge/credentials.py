@@ -66,7 +66,7 @@ class ClientAsk:
 def read_ask(
     request: web.BaseRequest, rules: CredentialRules, stream: StreamSpec, client: str = ""
 ) -> ClientAsk:
-    """The request as a record. `client` is the address that it comes from.
+    """The request as a record. `client` is its address as upstream is told it.
 
     Raises Refusal: `conflicting_credentials`, `missing_credential`, `invalid_credential`, or
     `bad_request` for cookies past all measure.

@@ -57,7 +57,7 @@ class StreamHandler:
     async def _answer(self, request: web.Request, stream: StreamSpec) -> web.StreamResponse:
         door = self._door
         client = door.addresses.of(request)
-        ask = read_ask(request, door.rules, stream, "" if client is None else str(client))
+        ask = read_ask(request, door.rules, stream, door.addresses.told_upstream(client))
         door.cors.check(request, ask.credential.kind)
         if self.refusing:
             detail = "This replica is leaving service; connect again and another one answers."
