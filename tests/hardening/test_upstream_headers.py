@@ -4,22 +4,11 @@ The API here is a raw socket that keeps every head it was sent, so nothing that 
 away can hide.
 """
 
-import asyncio
-import json
-from contextlib import suppress
-
 import pytest
 from tests.e2e.clients import DESKTOPS, SseClient, ask, eventually, head
 
 KEY = "lb_k_0123456789abcdef"
 COOKIE = "__Host-session=0123456789abcdef"
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-ME = json.dumps({"id": "anna", "capabilities": []})
-WHO = (
-    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    f"Content-Length: {len(ME)}\r\n\r\n{ME}"
-).encode()
-
 # Sixty fields that browsers, proxies and attackers send; each value tells whether it got through.
 HOP_BY_HOP = [
     ("Connection", "x-api-key, X-Odd-Hop, keep-alive"),
@@ -108,41 +97,6 @@ def common(url: str, accept: str = "text/event-stream") -> dict[str, str]:
 
 def stream_fields(url: str) -> dict[str, str]:
     return common(url) | {"Cache-Control": "no-cache", "User-Agent": "lebureau-relay"}
-
-
-class Upstream:
-    """Answers questions of identity and stream requests alike, and keeps their heads apart."""
-
-    def __init__(self) -> None:
-        self.streams: list[bytes] = []
-        self.questions: list[bytes] = []
-        self.writers: list[asyncio.StreamWriter] = []
-        self.who = WHO
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            raw = await reader.readuntil(b"\r\n\r\n")
-            if b"/stream" in raw.split(b"\r\n", 1)[0]:
-                self.streams.append(raw)
-                self.writers.append(writer)
-                writer.write(STREAM)
-                await reader.read()
-            else:
-                self.questions.append(raw)
-                writer.write(self.who)
-        writer.close()
-
-
-@pytest.fixture
-async def upstream():
-    kept = Upstream()
-    server = await asyncio.start_server(kept.serve, "127.0.0.1", 0)
-    kept.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield kept
-    server.close()
-    for writer in kept.writers:
-        writer.transport.abort()
-    await server.wait_closed()
 
 
 @pytest.fixture
