@@ -222,10 +222,8 @@ async def ended_by_limits(stand: Stand) -> None:
         LIMITS__ON_EXCESS="retire_oldest",
         STREAM__BUFFER_BYTES=1024,
         STREAM__WRITE_TIMEOUT=0.5,
-        STREAM__MAX_AGE=3,
         ADMIN__TOKEN_FILE=file,
     )
-    aged = await stand.open(relay, key=stand.key("stream", name="aged"))
     shared = stand.key("stream", name="retired")
     first = await stand.open(relay, key=shared)
     second = await stand.open(relay, key=shared)
@@ -239,7 +237,6 @@ async def ended_by_limits(stand: Stand) -> None:
     closed = relay.said
     await eventually(lambda: any(c["reason"] == "slow" for c in closed("stream.closed")), 10)
     stuck.abort()
-    await stand.ended(aged, "max_age")
     given = await stand.open(relay, key=stand.key("stream", name="operated"))
     reply = await ask(relay.admin_url, raw=operator_order(token))
     assert reply.status == 200
@@ -257,6 +254,12 @@ async def refused_by_tls(stand: Stand) -> None:
         await stand.leave(relay)
 
 
+async def ended_by_age(stand: Stand) -> None:
+    relay = await stand.serve(STREAM__MAX_AGE=0.5)
+    await stand.ended(await stand.open(relay, key=stand.key("stream", name="aged")), "max_age")
+    await stand.leave(relay)
+
+
 async def ended_by_draining(stand: Stand) -> None:
     relay = await stand.serve(DRAIN__SPREAD=0)
     client = await stand.open(relay, key=stand.key("stream", name="drained"))
@@ -271,6 +274,7 @@ async def test_no_refusal_and_no_end_tells_a_secret(stand):
         refused_by_limits(stand),
         refused_by_identity(stand),
         ended_by_limits(stand),
+        ended_by_age(stand),
         refused_by_tls(stand),
         ended_by_draining(stand),
     )
