@@ -117,13 +117,18 @@ def test_a_secret_that_is_no_text_is_in_no_exception():
 @pytest.mark.parametrize(
     ("kind", "secret", "text", "expected"),
     [
-        (CredentialKind.KEY, "lb_k_secret", "/x?apiKey=lb_k_secret", True),
-        (CredentialKind.KEY, "lb_k_secret", "/x?apiKey=lb%5Fk%5fsecret", True),
-        (CredentialKind.KEY, "lb_k_secret", "/x?apiKey=lb_k_other", False),
-        (CredentialKind.KEY, "a%41aaaaa", "/a%41aaaaa", True),
+        (CredentialKind.KEY, "lb_k_0123456789ab", "/x?apiKey=lb_k_0123456789ab", True),
+        (CredentialKind.KEY, "lb_k_0123456789ab", "/x?apiKey=lb%5Fk%5f0123456789ab", True),
+        (CredentialKind.KEY, "lb_k_0123456789ab", "/x?apiKey=lb_k_other", False),
+        (CredentialKind.KEY, "a%410123456789abc", "/a%410123456789abc", True),
         (CredentialKind.KEY, "stream", "/api/desktops/stream", False),
-        (CredentialKind.COOKIE, "__Host-a=0123456789; __Host-b=1", "/0123456789", True),
-        (CredentialKind.COOKIE, "__Host-a=0123456789; __Host-b=api", "/api", False),
+        (CredentialKind.COOKIE, "__Host-a=0123456789abcdef; __Host-b=1", "/0123456789abcdef", True),
+        (
+            CredentialKind.COOKIE,
+            "__Host-a=0123456789abcdef; __Host-b=desktops",
+            "/api/desktops",
+            False,
+        ),
     ],
 )
 def test_it_is_found_in_a_text(kind, secret, text, expected):

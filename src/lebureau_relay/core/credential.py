@@ -13,8 +13,8 @@ from typing import Final, NoReturn
 from urllib.parse import unquote
 
 _PROCESS_KEY: Final = secrets.token_bytes(32)
-# A shorter one guards nothing, and may stand in an honest text by chance.
-_MIN_PIECE: Final = 8
+# Shorter than any session's or key's; a cookie may hold a word, which honest texts hold too.
+_MIN_PIECE: Final = 16
 
 
 class CredentialKind(StrEnum):

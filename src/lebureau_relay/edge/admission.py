@@ -179,9 +179,8 @@ def _parse(text: str) -> Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ip_address(
-            text.partition("%")[0]
-        )  # a zone may be any text, and means nothing here
+        # Without a zone: that may be any text, and means nothing here.
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
