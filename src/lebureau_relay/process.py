@@ -71,7 +71,8 @@ def serve(settings: Settings) -> int:
 
 def live(settings: Settings, post: Post | None = None) -> int:
     """One relay's life in this process, alone or as a worker; the exit code. Raises RelayError."""
-    _set_limits()
+    _raise_descriptor_limit()
+    _leave_no_core()
     handler = configure_logs(settings)
     logs.take_last_words()
     try:
@@ -151,11 +152,14 @@ def _listen_at(post: Post, stop: asyncio.Event, now: asyncio.Event) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _set_limits() -> None:
-    """Take as many descriptors as the system grants, each stream is one; and leave no core file
-    after a crash, all credentials would be in it.
-    """
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system grants: each stream is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _leave_no_core() -> None:
+    """No core file after a crash: all credentials would be in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
