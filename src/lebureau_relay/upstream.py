@@ -40,7 +40,6 @@ _HEADERS = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",
     "Cache-Control": "no-cache",
-    "User-Agent": "lebureau-relay",
 }
 
 
@@ -61,6 +60,7 @@ def make_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, socket_factory=_client_socket),
         cookie_jar=_no_cookies(),
         auto_decompress=False,
+        headers={"User-Agent": "lebureau-relay"},  # aiohttp would tell its version and Python's
         read_bufsize=_READ_BUFFER_BYTES,
         timeout=aiohttp.ClientTimeout(total=None),
     )
