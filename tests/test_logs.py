@@ -151,6 +151,8 @@ class TestRedaction:
             ("key lb%5Fk%5Fabc", "key ***"),
             ("key %6Cb%255fk_abc", "key ***"),
             ("{'x-api-key': 'abc', 'a': 'b'}", "{'x-api-key': '***', 'a': 'b'}"),
+            ("((b'X-Api-Key', b'abc'), (b'a', b'b'))", "((b'X-Api-Key', b'***'), (b'a', b'b'))"),
+            ("[('cookie', 'a=b; c=d')]", "[('cookie', '***')]"),
             ("Cookie: a=b; __Host-s=1", "Cookie: ***"),
             ("Authorization: Bearer abc", "Authorization: ***"),
             ("bearer abc.def, x", "bearer ***, x"),
@@ -169,6 +171,7 @@ class TestRedaction:
             "https://lebureau.talentai.fr/api/desktops?a=1",
             "stream.closed reason=credential_revoked age_s=3",
             "the token was refused",
+            "a cookie, or a key",
             "me@example.com",
         ],
     )

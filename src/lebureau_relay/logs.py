@@ -54,8 +54,9 @@ _ASSIGN: Final = rf"(?:{_spelled('=')})"
 _PATTERNS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        # A header in text or in a dict's repr, to the end of its value: `Cookie: a=b; c=d`.
-        r"((?:authorization|cookie|x-api-key)['\"]?\s*:\s*['\"]?)[^'\"\r\n]+",
+        # A header in text, in a dict's repr or in a pair of bytes, to the end of its value:
+        # `Cookie: a=b; c=d`, (b'Cookie', b'a=b; c=d').
+        r"((?:authorization|cookie|x-api-key)(?:['\"]?\s*:|['\"],)\s*(?:b?['\"])?)[^'\"\r\n]+",
         # apiKey=…, access_token=…, and their percent-encoded spellings.
         rf"((?:{_NAMES})[\w.~-]*{_ASSIGN})[^\s&;,'\"<>)\]}}]+",
         # Session cookies by the prefixes that browsers reserve (RFC 6265bis, section 4.1.3).
@@ -71,7 +72,7 @@ _PATTERNS: Final = tuple(
 
 # What all of the patterns need somewhere. A drain logs thousands of lines on the loop's time, and
 # nearly every fact passes here in a microsecond.
-_SUSPECT: Final = re.compile(r"[=%:]|_k_|bearer", re.IGNORECASE)
+_SUSPECT: Final = re.compile(r"[=%:]|_k_|bearer|['\"],", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -152,6 +153,18 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     return handler
+
+
+def take_last_words() -> None:
+    """Let the log tell, redacted, what Python itself would print to stderr: failures of threads,
+    and those that nobody can catch. For a process that is a relay's alone.
+    """
+
+    def tell(event: str, error: BaseException | None) -> None:
+        structlog.get_logger(__name__).error(event, exc_info=error)
+
+    sys.unraisablehook = lambda facts: tell("failure.unraisable", facts.exc_value)
+    threading.excepthook = lambda facts: tell("failure.thread", facts.exc_value)
 
 
 def _formatter(

@@ -82,7 +82,9 @@ def serve(settings: Settings) -> int:
 def live(settings: Settings, post: Post | None = None) -> int:
     """One relay's life in this process, alone or as a worker; the exit code. Raises RelayError."""
     _raise_descriptor_limit()
+    _leave_no_core()
     handler = configure_logs(settings)
+    logs.take_last_words()
     try:
         uvloop.run(_live(settings, post))
     finally:
@@ -195,3 +197,9 @@ def _raise_descriptor_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _leave_no_core() -> None:
+    """No core file after a crash: all credentials would be in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

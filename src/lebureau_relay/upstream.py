@@ -41,7 +41,6 @@ _HEADERS = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",
     "Cache-Control": "no-cache",
-    "User-Agent": "lebureau-relay",
 }
 
 
@@ -62,6 +61,7 @@ def make_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, socket_factory=_client_socket),
         cookie_jar=_no_cookies(),
         auto_decompress=False,
+        headers={"User-Agent": "lebureau-relay"},  # aiohttp would tell its version and Python's
         read_bufsize=_READ_BUFFER_BYTES,
         timeout=aiohttp.ClientTimeout(total=None),
     )
@@ -101,7 +101,7 @@ class Upstream:
             headers["Last-Event-ID"] = cursor.decode()
         try:
             async with asyncio.timeout(self._rules.connect_timeout_s):
-                response = await self._get(self._url(key), headers)
+                response = await self._get(self._url(key), headers, credential)
         except TimeoutError:
             detail = f"no answer within {self._rules.connect_timeout_s:g} s"
             raise SourceFailure(SourceProblem.UNAVAILABLE, detail) from None
@@ -125,12 +125,16 @@ class Upstream:
         url = self._origin.with_path(self._origin.path.rstrip("/") + key.stream.path)
         return url.with_query(key.query) if key.query else url
 
-    async def _get(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """GET, following redirects that stay in the origin: the credential goes nowhere else."""
+    async def _get(
+        self, url: URL, headers: dict[str, str], credential: Credential
+    ) -> aiohttp.ClientResponse:
+        """GET, following redirects that stay in the origin: the credential goes nowhere else, and
+        into no URL.
+        """
         response = await self._session.get(url, headers=headers, allow_redirects=False)
         for _ in range(_MAX_REDIRECTS):
             target = self._target(url, response)
-            if target is None:
+            if target is None or credential.stands_in(str(target)):
                 break
             url = target
             response.close()
@@ -237,7 +241,9 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
         content_type = _media_type(response)
         if content_type == "text/event-stream":
             return None
-        detail = f"answered {content_type}, not text/event-stream"
+        # Not in upstream's words, which may hold anything.
+        kind = content_type if content_type in _KINDS else "something"
+        detail = f"answered {kind}, not text/event-stream"
         return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
     problem = _PROBLEMS.get(status)
     if problem is None:
@@ -255,10 +261,10 @@ def _media_type(response: aiohttp.ClientResponse) -> str:
     """The answer's type without parameters. aiohttp's own `content_type` keeps a dictionary of some
     1.5 KB with the response, which here lives as long as the feed.
     """
-    value = response.headers.get("Content-Type", "nothing that says its type")
-    return value.partition(";")[0].strip().lower()
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
+_KINDS = {"text/html", "text/plain", "application/json", "application/octet-stream"}
 _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.NO_CONTENT: SourceProblem.ENDED,
     HTTPStatus.UNAUTHORIZED: SourceProblem.UNAUTHORIZED,

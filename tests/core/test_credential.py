@@ -112,3 +112,24 @@ def test_any_text_is_a_credential_and_only_equal_texts_are_equal(one, other):
 def test_a_secret_that_is_no_text_is_in_no_exception():
     odd = Credential(CredentialKind.KEY, SECRET + "\ud800\udcff")
     assert odd.reveal().startswith(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("kind", "secret", "text", "expected"),
+    [
+        (CredentialKind.KEY, "lb_k_0123456789ab", "/x?apiKey=lb_k_0123456789ab", True),
+        (CredentialKind.KEY, "lb_k_0123456789ab", "/x?apiKey=lb%5Fk%5f0123456789ab", True),
+        (CredentialKind.KEY, "lb_k_0123456789ab", "/x?apiKey=lb_k_other", False),
+        (CredentialKind.KEY, "a%410123456789abc", "/a%410123456789abc", True),
+        (CredentialKind.KEY, "stream", "/api/desktops/stream", False),
+        (CredentialKind.COOKIE, "__Host-a=0123456789abcdef; __Host-b=1", "/0123456789abcdef", True),
+        (
+            CredentialKind.COOKIE,
+            "__Host-a=0123456789abcdef; __Host-b=desktops",
+            "/api/desktops",
+            False,
+        ),
+    ],
+)
+def test_it_is_found_in_a_text(kind, secret, text, expected):
+    assert Credential(kind, secret).stands_in(text) is expected

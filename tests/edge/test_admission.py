@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from lebureau_relay.core.credential import Credential, CredentialKind
-from lebureau_relay.edge.admission import Admission, ClientAddresses
+from lebureau_relay.edge.admission import Admission, ClientAddresses, budget_name
 from lebureau_relay.errors import Refusal
 from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, OnExcess
 from lebureau_relay.relay.ports import Identity
@@ -249,7 +249,7 @@ async def address_of(serve):
         found = []
 
         async def handler(request, stream):
-            found.append(addresses.of(request))
+            found.append(budget_name(addresses.of(request)))
             return web.Response()
 
         edge = await serve(handler)
@@ -306,7 +306,8 @@ async def test_a_peer_without_an_address_is_one_client(serve, tmp_path):
     found = []
 
     async def handler(request, stream):
-        found.append(ClientAddresses(["127.0.0.0/8"], edge.observer).of(request))
+        addresses = ClientAddresses(["127.0.0.0/8"], edge.observer)
+        found.append(budget_name(addresses.of(request)))
         return web.Response()
 
     edge = await serve(handler)

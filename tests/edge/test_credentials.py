@@ -1,12 +1,14 @@
 """What a request says of who asks and from where on, read through a real parser from real bytes."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
 
 from lebureau_relay.core.credential import CredentialKind
-from lebureau_relay.edge.credentials import MAX_KEY_BYTES, CredentialRules, read_ask
+from lebureau_relay.core.event import upstream_cursor
+from lebureau_relay.edge.credentials import MAX_KEY_BYTES, NO_CURSOR, CredentialRules, read_ask
 
 PATH = "/api/desktops/stream"
 
@@ -239,3 +241,26 @@ BROWSER = ["Accept: text/event-stream", "Sec-Fetch-Mode: cors"]
 async def test_an_event_source_is_told_from_fetch(ask, fields, browser):
     send = await ask()
     assert (await send(f"{PATH}?apiKey=k", *fields)).browser is browser
+
+
+OWN_KEY, OWN_COOKIE = "0123456789abcdef", "__Host-session=0123456789abcdef"
+
+
+@pytest.mark.parametrize("field", [f"x-api-key: {OWN_KEY}", f"Cookie: {OWN_COOKIE}"])
+@pytest.mark.parametrize("text", [OWN_KEY, f"7{OWN_COOKIE}7", "lb_k_1", "7 lb_k_"])
+async def test_a_secret_is_no_cursor_and_is_not_forwarded(ask, field, text):
+    send = await ask()
+    found = await send(f"{PATH}?lastEventId={quote(text)}&view={quote(text)}&view=1", field)
+    bare_cookie_value = text == OWN_KEY and field.startswith("Cookie")
+    assert found.cursor == (text.encode() if bare_cookie_value else NO_CURSOR)
+    assert found.query == (f"view={text}&view=1" if bare_cookie_value else "view=1")
+    assert (await send(PATH, field, f"Last-Event-ID: {text}")).cursor == found.cursor
+
+
+async def test_a_short_key_may_stand_in_a_cursor_by_chance(ask):
+    send = await ask()
+    assert (await send(PATH, "x-api-key: 42", "Last-Event-ID: evt_42")).cursor == b"evt_42"
+
+
+async def test_the_cursor_that_is_none_goes_nowhere():
+    assert upstream_cursor(NO_CURSOR) == b""

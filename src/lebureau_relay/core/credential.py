@@ -10,8 +10,11 @@ import secrets
 from enum import StrEnum
 from hmac import compare_digest
 from typing import Final, NoReturn
+from urllib.parse import unquote
 
 _PROCESS_KEY: Final = secrets.token_bytes(32)
+# Shorter than any session's or key's; a cookie may hold a word, which honest texts hold too.
+_MIN_PIECE: Final = 16
 
 
 class CredentialKind(StrEnum):
@@ -25,13 +28,15 @@ class Credential:
     """An API key, or the session cookies of a browser as one `Cookie` header value.
 
     `reveal()` is the only way to the secret and is called where a request to upstream is made,
-    nowhere else.
+    nowhere else. `client` is the address that brought it, where upstream is told; it is no part of
+    what makes two credentials one.
     """
 
-    __slots__ = ("_secret", "digest", "kind")
+    __slots__ = ("_secret", "client", "digest", "kind")
 
-    def __init__(self, kind: CredentialKind, secret: str) -> None:
+    def __init__(self, kind: CredentialKind, secret: str, client: str = "") -> None:
         self.kind = kind
+        self.client = client
         self._secret = secret
         # "surrogatepass" takes every text: an encoding error would carry the secret.
         text = f"{kind.value}:{secret}".encode("utf-8", "surrogatepass")
@@ -40,6 +45,16 @@ class Credential:
     def reveal(self) -> str:
         """The secret itself, for the one header that carries it upstream."""
         return self._secret
+
+    def stands_in(self, text: str) -> bool:
+        """Whether the text holds the secret, or the value of one of the cookies, as it is or
+        percent-encoded.
+        """
+        plain = unquote(text)
+        pieces = [self._secret]
+        if self.kind is CredentialKind.COOKIE:
+            pieces = [pair.partition("=")[2] for pair in self._secret.split("; ")]
+        return any(piece in text or piece in plain for piece in pieces if len(piece) >= _MIN_PIECE)
 
     def keyed(self, key: bytes) -> str:
         """A name for this credential that all who share `key` compute alike: 32 hex digits."""

@@ -106,6 +106,9 @@ class Admission:
         self._budgets.stand(seat.identity, seat.name)
 
 
+Address = IPv4Address | IPv6Address
+
+
 class ClientAddresses:
     """Which address a request is from: the peer's, or what a trusted proxy says it is.
 
@@ -117,22 +120,26 @@ class ClientAddresses:
         self._observer = observer
         self._warned = False
 
-    def of(self, request: web.BaseRequest) -> str:
-        """The client's address as budgets count it: IPv4 whole, IPv6 by its /64."""
+    def of(self, request: web.BaseRequest) -> Address | None:
+        """The client's address; None where there is none."""
         forwarded = request.headers.getall(_FORWARDED, ())
         peer = _parse(request.remote or "")
         if peer is None:  # a Unix socket's, or one that has gone meanwhile
-            return ""
+            return None
         if not forwarded:
-            return _budget_name(peer)
+            return peer
         if not self._is_trusted(peer):
             self._warn(peer)
-            return _budget_name(peer)
-        return _budget_name(self._right_most_untrusted(peer, ",".join(forwarded)))
+            return peer
+        return self._right_most_untrusted(peer, ",".join(forwarded))
 
-    def _right_most_untrusted(
-        self, peer: IPv4Address | IPv6Address, forwarded: str
-    ) -> IPv4Address | IPv6Address:
+    def told_upstream(self, address: Address | None) -> str:
+        """The address as upstream is told it; empty where no proxy is trusted: then the peer may be
+        one, and would be taken for the client.
+        """
+        return str(address) if self._trusted and address is not None else ""
+
+    def _right_most_untrusted(self, peer: Address, forwarded: str) -> Address:
         """Walk from the nearest hop outwards: each was written by the hop before it.
 
         What stands further left than the first untrusted address was written by a stranger. Where
@@ -148,10 +155,10 @@ class ClientAddresses:
                 break
         return nearest
 
-    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
+    def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 
-    def _warn(self, peer: IPv4Address | IPv6Address) -> None:
+    def _warn(self, peer: Address) -> None:
         """Once: behind an ingress that isn't trusted, all clients share one address's budgets."""
         if not self._warned:
             self._warned = True
@@ -164,7 +171,7 @@ class ClientAddresses:
             )
 
 
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
+def _parse(text: str) -> Address | None:
     """An address as proxies write it: bare, with a port, in brackets, or IPv4 dressed as IPv6."""
     text = text.strip()
     if text.startswith("["):
@@ -172,13 +179,17 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ip_address(text)
+        # Without a zone: that may be any text, and means nothing here.
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _budget_name(address: IPv4Address | IPv6Address) -> str:
+def budget_name(address: Address | None) -> str:
+    """An address as budgets count it: IPv4 whole, IPv6 by its /64."""
+    if address is None:
+        return ""
     if isinstance(address, IPv4Address):
         return str(address)
     return str(IPv6Network((int(address), _IPV6_PREFIX), strict=False))

@@ -129,7 +129,7 @@ class Guard:
         if stream is not None:
             self._observer.stream(stream).connect(refusal.code.value)
         if stream is not None and self._softens(request, refusal):
-            cursor = read_cursor(request)
+            cursor = read_cursor(request, self._rules)
             return refusals.soft(refusal, cursor, self._retry_s, random.random)
         return refusals.problem(refusal)
 

@@ -23,6 +23,13 @@ MAX_KEY_BYTES: Final = 4096
 # What the listener takes in one header line; only several Cookie headers can pile up to more.
 MAX_COOKIE_BYTES: Final = 8190
 
+# How the API's keys begin, as its documentation shows them.
+_ANY_KEY: Final = "lb_k_"
+# Shorter secrets guard nothing, and might stand in an honest cursor by chance.
+_MIN_SECRET_CHARS: Final = 8
+# A place in a numbering that never was: a random epoch has eight digits.
+NO_CURSOR: Final = b"~lbr0-0"
+
 CURSOR_PARAMETERS: Final = ("lastEventId", "last_event_id", "Last-Event-ID")
 
 # Visible ASCII: what every server takes in a header field, and no blank that a proxy might trim.
@@ -56,24 +63,26 @@ class ClientAsk:
     browser: bool
 
 
-def read_ask(request: web.BaseRequest, rules: CredentialRules, stream: StreamSpec) -> ClientAsk:
-    """The request as a record.
+def read_ask(
+    request: web.BaseRequest, rules: CredentialRules, stream: StreamSpec, client: str = ""
+) -> ClientAsk:
+    """The request as a record. `client` is its address as upstream is told it.
 
     Raises Refusal: `conflicting_credentials`, `missing_credential`, `invalid_credential`, or
     `bad_request` for cookies past all measure.
     """
     pairs = _query(request)
     return ClientAsk(
-        credential=_credential(request, pairs, rules),
-        cursor=_cursor(request, pairs),
-        query=_forwarded(pairs, stream.forward_query, rules.query_parameter),
+        credential=_credential(request, pairs, rules, client),
+        cursor=_cursor(request, pairs, rules),
+        query=_forwarded(request, pairs, rules, stream.forward_query),
         browser=is_browser(request, rules),
     )
 
 
-def read_cursor(request: web.BaseRequest) -> bytes | None:
+def read_cursor(request: web.BaseRequest, rules: CredentialRules) -> bytes | None:
     """The cursor alone, for answering a request that is refused; never raises."""
-    return _cursor(request, _query(request))
+    return _cursor(request, _query(request), rules)
 
 
 def is_browser(request: web.BaseRequest, rules: CredentialRules) -> bool:
@@ -100,7 +109,10 @@ def _bytes(text: str) -> bytes:
 
 
 def _credential(
-    request: web.BaseRequest, pairs: Sequence[tuple[str, str]], rules: CredentialRules
+    request: web.BaseRequest,
+    pairs: Sequence[tuple[str, str]],
+    rules: CredentialRules,
+    client: str,
 ) -> Credential:
     """The one credential of the request: an explicit key, otherwise its session cookies."""
     keys = set(_keys(request, pairs, rules))
@@ -110,7 +122,7 @@ def _credential(
             "The request carries two different keys; send the one that is meant.",
         )
     if keys:
-        return Credential(CredentialKind.KEY, _well_formed(keys.pop()))
+        return Credential(CredentialKind.KEY, _well_formed(keys.pop()), client)
     cookie = _session_cookies(request.headers.getall(hdrs.COOKIE, ()), rules.cookie_pattern)
     if not cookie:
         raise Refusal(
@@ -123,7 +135,7 @@ def _credential(
             RefusalCode.BAD_REQUEST,
             f"The session cookies are longer than {MAX_COOKIE_BYTES} bytes; log in anew.",
         )
-    return Credential(CredentialKind.COOKIE, cookie)
+    return Credential(CredentialKind.COOKIE, cookie, client)
 
 
 def _keys(
@@ -174,18 +186,47 @@ def _session_cookies(headers: Iterable[str], pattern: re.Pattern[str]) -> str:
     return "; ".join(f"{name}={value}" for name, value in found)
 
 
-def _cursor(request: web.BaseRequest, pairs: Sequence[tuple[str, str]]) -> bytes | None:
-    """The header's cursor, which moves with the stream; else the query's, which starts it."""
+def _cursor(
+    request: web.BaseRequest, pairs: Sequence[tuple[str, str]], rules: CredentialRules
+) -> bytes | None:
+    """The header's cursor, which moves with the stream; else the query's, which starts it.
+
+    One that holds a secret would stand in the feed's log and go to others who read it. In its place
+    comes one that no feed ever gave out, so the client is told by `relay.gap`, as always.
+    """
     # An empty one says that there is none, as the HTML standard has it (section 9.2.2).
     named = [request.headers.get("Last-Event-ID", "")]
     named += [value for spelling in CURSOR_PARAMETERS for name, value in pairs if name == spelling]
-    return next((cursor for text in named if (cursor := trim(_bytes(text)))), None)
+    cursor = next((cursor for text in named if (cursor := trim(_bytes(text)))), None)
+    if cursor is not None and any(
+        _bytes(each) in cursor for each in _secrets(request, pairs, rules)
+    ):
+        return NO_CURSOR
+    return cursor
 
 
-def _forwarded(pairs: Iterable[tuple[str, str]], names: Sequence[str], query_parameter: str) -> str:
+def _forwarded(
+    request: web.BaseRequest,
+    pairs: Sequence[tuple[str, str]],
+    rules: CredentialRules,
+    names: Sequence[str],
+) -> str:
     """The forwarded part of the query: by name, equal names in their order, encoded in one way."""
-    # A key never goes upstream in a URL, not even where someone lists its parameter.
-    secret = query_parameter.lower()
+    # A key never goes upstream in a URL, not even where someone lists its parameter or a client
+    # puts it into another one.
+    secret = rules.query_parameter.lower()
     kept = [pair for pair in pairs if pair[0] in names and pair[0].lower() != secret]
+    if kept:
+        secrets = _secrets(request, pairs, rules)
+        kept = [pair for pair in kept if not any(each in pair[1] for each in secrets)]
     kept.sort(key=lambda pair: pair[0])
     return urlencode(kept, errors="surrogateescape")
+
+
+def _secrets(
+    request: web.BaseRequest, pairs: Sequence[tuple[str, str]], rules: CredentialRules
+) -> list[str]:
+    """What must not stand where text goes on as it came: this request's secrets, and any key."""
+    cookies = _session_cookies(request.headers.getall(hdrs.COOKIE, ()), rules.cookie_pattern)
+    own = (*_keys(request, pairs, rules), *cookies.split("; "))
+    return [_ANY_KEY, *(each for each in own if len(each) >= _MIN_SECRET_CHARS)]

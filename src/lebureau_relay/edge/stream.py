@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiohttp import hdrs, web
 
 from lebureau_relay.core.credential import Credential
-from lebureau_relay.edge.admission import Admission, ClientAddresses, Seat
+from lebureau_relay.edge.admission import Admission, ClientAddresses, Seat, budget_name
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import ClientAsk, CredentialRules, read_ask
 from lebureau_relay.edge.handoff import hand_off
@@ -56,12 +56,13 @@ class StreamHandler:
 
     async def _answer(self, request: web.Request, stream: StreamSpec) -> web.StreamResponse:
         door = self._door
-        ask = read_ask(request, door.rules, stream)
+        client = door.addresses.of(request)
+        ask = read_ask(request, door.rules, stream, door.addresses.told_upstream(client))
         door.cors.check(request, ask.credential.kind)
         if self.refusing:
             detail = "This replica is leaving service; connect again and another one answers."
             raise Refusal(RefusalCode.DRAINING, detail, retry_after_s=1.0)
-        address = door.addresses.of(request)
+        address = budget_name(client)
         await door.admission.admit_address(address, ask.credential)
         try:
             return await self._let_in(request, stream, ask)
