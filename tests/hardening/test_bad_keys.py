@@ -69,16 +69,20 @@ async def test_one_address_runs_dry_for_unknown_keys_and_for_nobody_else(
     await live.has(1)
 
 
-async def test_who_was_good_stays_good_long_after_the_last_verdict(simulator, user, serve, connect):
+async def test_who_was_good_stays_good_long_after_the_last_verdict(
+    simulator, user, serve, connect, counts
+):
     """A laptop that slept through an attack from its own office."""
     relay = await serve(
         simulator.url,
         auth=ME | {"recheck_interval": 0.2},
         limits={"failed_auth_per_minute": 2, "upstream_auth_failures_per_minute": 2},
+        feed={"linger": 0},
     )
     tab = await connect(relay)
     tab.close()
     await tab.ended()
+    await counts(relay, 0, "feeds")
     for number in range(2):
         await ask(relay.public_url, key=f"lb_k_guess_{number}")
     await asyncio.sleep(0.3)  # nothing is known afresh of anybody

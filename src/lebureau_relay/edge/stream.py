@@ -90,8 +90,6 @@ class StreamHandler:
             door.identities.undecided(ask.credential)
             raise
         try:
-            if hub.is_warm(key):  # it may have opened while a seat was asked for
-                await door.identities.ensure_fresh(ask.credential)
             feed = await hub.join(key, ask.credential, ask.cursor)
             subscriber = await hand_off(
                 request, response, hub.timings.buffer_bytes, guest.maker(feed, ask.credential)

@@ -143,14 +143,16 @@ class Hub:
             feed = self._feeds.get(key)
             if feed is None:
                 feed = self._open(key, credential, cursor)
+            accepted = False
             if feed.state is FeedState.OPENING:
                 answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 feed.joining.append((answer, credential))
                 self._run(feed)
                 await answer
+                accepted = feed.owner.accepted == credential
             if feed.share is not None:
                 feed.share.joined()
-            if feed.owner.accepted != credential:  # upstream has accepted somebody else's, or none
+            if not accepted:  # upstream has just accepted somebody else's, or nobody's just now
                 await self._outside.identities.ensure_fresh(credential)
             feed.used_at_s = self.clock()
             if feed.state is not FeedState.CLOSED:
