@@ -69,6 +69,23 @@ async def test_one_address_runs_dry_for_unknown_keys_and_for_nobody_else(
     await live.has(1)
 
 
+@BOTH
+async def test_guesses_of_one_instant_spend_no_more_than_the_budget_of_their_address(
+    simulator, user, serve, connect, auth
+):
+    """Or one address alone would spend that of the deployment, and lock out all newcomers."""
+    relay = await serve(
+        simulator.url, auth=auth, limits={"failed_auth_per_minute": 3}, proxy=TRUSTING
+    )
+    home, away = came_from("203.0.113.7"), came_from("203.0.113.8")
+    replies = await asyncio.gather(
+        *(ask(relay.public_url, key=f"lb_k_guess_{n}", headers=home) for n in range(50))
+    )
+    assert [reply.status for reply in replies].count(401) == 3
+    assert refused_upstream(simulator) == 3
+    await connect(relay, headers=[("x-api-key", user.key), *away])
+
+
 async def test_who_was_good_stays_good_long_after_the_last_verdict(
     simulator, user, serve, connect, counts
 ):

@@ -62,13 +62,8 @@ class StreamHandler:
             detail = "This replica is leaving service; connect again and another one answers."
             raise Refusal(RefusalCode.DRAINING, detail, retry_after_s=1.0)
         address = door.addresses.of(request)
-        await door.admission.admit_address(address, ask.credential)
-        try:
+        async with door.admission.attempt(address, ask.credential):
             return await self._let_in(request, stream, ask)
-        except Refusal as refusal:
-            if refusal.code is RefusalCode.INVALID_CREDENTIAL:
-                await door.admission.failed(address)
-            raise
 
     async def _let_in(
         self, request: web.Request, stream: StreamSpec, ask: ClientAsk
