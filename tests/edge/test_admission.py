@@ -119,7 +119,8 @@ class Crowd:
                 self.inside += 1
                 self.most_inside = max(self.most_inside, self.inside)
                 try:
-                    await self.doors.wait()
+                    async with asyncio.timeout(5):
+                        await self.doors.wait()
                     await asyncio.sleep(0)
                 finally:
                     self.inside -= 1
