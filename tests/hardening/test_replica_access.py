@@ -8,7 +8,7 @@ from aiohttp import web
 from tests.broker.programs import VALKEY
 from tests.broker.programs import Program as Server
 from tests.e2e.clients import DESKTOPS, ask, eventually
-from tests.hardening.veneer import secret_of
+from tests.e2e.veneer import secret_of
 
 pytestmark = pytest.mark.server
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 from tests.e2e.clients import ACTIVITY, DESKTOPS, ask, eventually
-from tests.hardening.veneer import secret_of
+from tests.e2e.veneer import secret_of
 
 from lebureau_relay.simulator.accounts import CAPABILITIES, READ
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from tests.e2e.clients import ACTIVITY, DESKTOPS, ask, eventually
-from tests.hardening.veneer import secret_of
+from tests.e2e.veneer import secret_of
 
 ME = {"identity_path": "/v1/me"}
 PROBE = "/api/desktops"
