@@ -157,10 +157,31 @@ def test_arrays_are_sets_and_other_fields_do_not_count():
         {"id": "u1", "capabilities": []},
         {"id": "u1", "capabilities": ["read", "write"]},
         {"id": ["u1"], "capabilities": "read"},
+        {"id": "U1", "capabilities": ["read"]},
+        {"id": "u1 ", "capabilities": ["read"]},
+        {"id": {"u1": None}, "capabilities": ["read"]},
+        {"id": "u1", "capabilities": ["read", None]},
+        {"id": "u1", "capabilities": ["read", ["read"]]},
+        {"id": "u1", "capabilities": {"read": True}},
     ],
 )
 def test_whoever_differs_in_a_field_is_somebody_else(other):
     assert name_of(other) != name_of({"id": "u1", "capabilities": ["read"]})
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        (1, 1.0, True, "1", "1.0", [1]),
+        (0, False, -0.0, "0", [], [0]),
+        (9007199254740992, 9007199254740993),
+        ("\u00e9", "e\u0301", "\ufffd", "e"),
+        ("u1", "u1\x00", "u1\u200b", "\uff551"),
+        ({"a": 1}, {"a": "1"}, {"A": 1}, [["a", 1]]),
+    ],
+)
+def test_what_looks_alike_is_not_the_same(ids):
+    assert len({name_of({"id": one}, ("id",)) for one in ids}) == len(ids)
 
 
 def test_an_identity_is_keyed_and_no_credential_can_be_called_like_it():
@@ -200,9 +221,19 @@ async def test_a_verdict_lasts_for_the_recheck_interval(house):
         await made.ensure_fresh(key())
         assert house.api.asked[SECRET] == 1
         house.now += 0.1
-        assert not made.known_good(key())
+        assert made.known_good(key()), "whoever was good does not wait behind guesses"
         await made.ensure_fresh(key())
         assert house.api.asked[SECRET] == 2
+
+
+async def test_who_was_good_once_is_known_until_upstream_says_otherwise(house):
+    async with house.register() as made:
+        made.accepted(key())
+        house.now += 100_000
+        assert made.known_good(key())
+        house.api.answer = status(401)
+        await refused(made.ensure_fresh(key()))
+        assert not made.known_good(key())
 
 
 async def test_a_stream_that_upstream_accepted_is_a_verdict(house):
@@ -289,6 +320,7 @@ OUTAGES = {
     "404": status(404),
     "a redirect": status(302, Location="/login"),
     "a web page": lambda _: web.Response(text="<p>hello", content_type="text/html"),
+    "a cache": lambda _: web.json_response({"id": "u1", "capabilities": []}, headers={"Age": "7"}),
     "no JSON": lambda _: web.Response(text="}{"),
     "no object": lambda _: web.json_response(["id"]),
     "a deep one": lambda _: web.Response(text="[" * 60_000),
@@ -376,6 +408,12 @@ async def test_with_no_path_to_ask_a_stream_is_opened_and_closed(house, aiohttp_
         await made.ensure_fresh(key())
         async with asyncio.timeout(10):
             await gone.wait()
+
+
+async def test_what_is_no_stream_vouches_for_nobody(house):
+    async with house.register(probe_path="") as made:
+        refusal = await refused(made.ensure_fresh(key()))
+    assert refusal.code is RefusalCode.IDENTITY_UNAVAILABLE
 
 
 # -- cookies that upstream changes
@@ -681,13 +719,68 @@ async def test_a_verdict_between_identify_and_hold_is_not_lost(house):
         before = await made.identify(key())
         house.now += 60
         house.api.answer = me(id="u2", capabilities=["read"])
-        await made.identify(key())
-        made.hold(key(), before)
-        await until(lambda: house.changed)
-        made.release(key())
+        after = await made.identify(key())
+        assert not made.hold(key(), before), "it is somebody else by now"
+        assert made.hold(key(), after)
         made.rejected(key())
-        made.hold(key(), before)
+        assert not made.hold(key(), after)
+
+
+async def test_who_was_forgotten_is_still_compared_with_whom_the_stream_is_for(house):
+    """A record may be gone from the table by the time that its stream begins."""
+    house.api.answer = me(id="u2", capabilities=["read"])
+    async with house.register(run=True, recheck_interval_s=0.2, identity_path="/v1/me") as made:
+        assert made.hold(key(), Identity("whoever it was"))
+        await until(lambda: house.changed)
+
+
+@pytest.mark.parametrize("age_s", [1, 30, 59.9])
+async def test_a_recheck_is_due_from_the_verdict_and_not_from_the_join(house, age_s):
+    """Or a key that was revoked right after the verdict would read for nearly two intervals."""
+    async with house.register(recheck_interval_s=60) as made:
+        await made.ensure_fresh(key())
+        house.api.answer = status(401)
+        house.now += age_s
+        await made.ensure_fresh(key())
+        assert made.hold(key())
+        house.now = max(house.now, 1000.0 + 54)
+        made._look_around(0.0)
         await until(lambda: house.revoked)
+
+
+async def test_a_verdict_counts_from_the_question(house):
+    house.api.doors.clear()
+    async with house.register(recheck_interval_s=60) as made:
+        asking_now = asyncio.create_task(made.ensure_fresh(key()))
+        await until(lambda: house.api.inside)
+        house.now += 9
+        house.api.doors.set()
+        await asking_now
+        house.now += 51
+        await made.ensure_fresh(key())
+        made.accepted(key("k2"), 9)
+        house.now += 51
+        await made.ensure_fresh(key("k2"))
+    assert house.api.asked == {SECRET: 2, "k2": 1}
+
+
+async def test_a_slow_acceptance_does_not_undo_a_refusal_that_came_after_its_question(house):
+    house.api.doors.clear()
+    async with house.register() as made:
+        made.accepted(key())
+        house.now += 60
+        asking_now = asyncio.create_task(made.ensure_fresh(key()))
+        await until(lambda: house.api.inside)
+        house.now += 1
+        made.rejected(key())
+        house.now += 1
+        house.api.doors.set()
+        await asking_now
+        made.accepted(key(), 1.5)
+        assert not made.hold(key())
+        assert made.known_bad(key())
+        made.accepted(key(), 0.5)
+        assert made.known_good(key())
 
 
 async def test_what_no_stream_holds_is_not_rechecked(house):

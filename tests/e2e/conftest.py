@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 from playwright.async_api import async_playwright
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 from tests.e2e.clients import SseClient, Tab, ask, eventually
+from tests.e2e.veneer import Veneer
 
 from lebureau_relay.config import Settings
 from lebureau_relay.main import Relay
@@ -303,6 +305,20 @@ class RawUpstream:
         for writer in self.writers:
             writer.transport.abort()
         await self._server.wait_closed()
+
+
+@pytest.fixture
+async def veneer(simulator):
+    """The simulated API, some of whose answers a test may replace."""
+    async with Veneer(simulator).serving() as veneer:
+        yield veneer
+
+
+@pytest.fixture
+def log():
+    """The log lines of relays in this process, as records."""
+    with capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture

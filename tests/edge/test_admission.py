@@ -1,14 +1,16 @@
 """The budgets, on a clock that stands still until it is moved, and whose address a request has."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
 
 from lebureau_relay.core.credential import Credential, CredentialKind
+from lebureau_relay.edge import admission as admission_module
 from lebureau_relay.edge.admission import Admission, ClientAddresses, budget_name
-from lebureau_relay.errors import Refusal
+from lebureau_relay.errors import Refusal, RefusalCode
 from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, OnExcess
 from lebureau_relay.relay.ports import Identity
 
@@ -54,9 +56,20 @@ class Bench:
         return caught.value
 
 
+async def comes(admission, address, credential):
+    async with admission.attempt(address, credential):
+        pass
+
+
+async def fails(admission, address, credential=STRANGE):
+    with suppress(Refusal):
+        async with admission.attempt(address, credential):
+            raise Refusal(RefusalCode.INVALID_CREDENTIAL, "no such key")
+
+
 async def address_refused(admission, address, credential):
     with pytest.raises(Refusal) as caught:
-        await admission.admit_address(address, credential)
+        await comes(admission, address, credential)
     return caught.value
 
 
@@ -64,31 +77,104 @@ async def test_an_address_may_fail_a_few_times():
     bench = Bench(BudgetLimits(failed_auth_per_minute=5))
     admission = bench.admission
     for _ in range(5):
-        await admission.admit_address("a", STRANGE)
-        await admission.failed("a")
+        await comes(admission, "a", STRANGE)
+        await fails(admission, "a")
     refusal = await address_refused(admission, "a", STRANGE)
     assert (refusal.code.value, refusal.limit) == ("too_many_failures", 5)
     assert refusal.retry_after_s == pytest.approx(12)
-    await admission.admit_address("a", GOOD)
-    await admission.admit_address("b", STRANGE)
+    await comes(admission, "a", GOOD)
+    await comes(admission, "b", STRANGE)
     bench.clock.now += 12
-    await admission.admit_address("a", STRANGE)
+    await comes(admission, "a", STRANGE)
 
 
 async def test_asking_alone_is_no_failure():
     admission = Bench(BudgetLimits(failed_auth_per_minute=1)).admission
     for _ in range(100):
-        await admission.admit_address("a", STRANGE)
-    await admission.failed("a")
+        await comes(admission, "a", STRANGE)
+    await fails(admission, "a")
     assert (await address_refused(admission, "a", STRANGE)).code.value == "too_many_failures"
 
 
 async def test_many_failures_under_way_together_cost_a_minute_at_most():
     bench = Bench(BudgetLimits(failed_auth_per_minute=5))
     for _ in range(20_000):
-        await bench.admission.failed("a")
+        await fails(bench.admission, "a", GOOD)  # nobody waits for those, so all are on their way
     bench.clock.now += 12
-    await bench.admission.admit_address("a", STRANGE)
+    await comes(bench.admission, "a", STRANGE)
+
+
+@dataclass
+class Crowd:
+    """Requests of one address that are found out about for as long as `doors` are shut."""
+
+    admission: Admission
+    inside: int = 0
+    most_inside: int = 0
+    doors: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def comes(self, *, bad: bool) -> str:
+        try:
+            async with self.admission.attempt("a", STRANGE):
+                self.inside += 1
+                self.most_inside = max(self.most_inside, self.inside)
+                try:
+                    async with asyncio.timeout(5):
+                        await self.doors.wait()
+                    await asyncio.sleep(0)
+                finally:
+                    self.inside -= 1
+                if bad:
+                    raise Refusal(RefusalCode.INVALID_CREDENTIAL, "no such key")
+        except Refusal as refusal:
+            return refusal.code.value
+        return "in"
+
+    async def gather(self, *bad: bool) -> list[str]:
+        waiting = [asyncio.ensure_future(self.comes(bad=each)) for each in bad]
+        await asyncio.sleep(0.01)
+        self.doors.set()
+        return await asyncio.gather(*waiting)
+
+
+async def test_guesses_of_one_instant_cost_as_much_as_one_after_the_other():
+    admission = Bench(BudgetLimits(failed_auth_per_minute=5)).admission
+    codes = await Crowd(admission).gather(*[True] * 100)
+    assert codes == ["invalid_credential"] * 5 + ["too_many_failures"] * 95
+    assert admission._lines == {}
+
+
+async def test_an_office_that_comes_back_at_once_waits_for_its_turn_and_gets_in():
+    admission = Bench(BudgetLimits(failed_auth_per_minute=5)).admission
+    crowd = Crowd(admission)
+    codes = await crowd.gather(*[False] * 60, True, *[False] * 39)
+    assert codes == ["in"] * 60 + ["invalid_credential"] + ["in"] * 39
+    assert crowd.most_inside == 5
+    assert admission._lines == {}
+
+
+async def test_who_gives_up_in_the_line_holds_up_nobody():
+    admission = Bench(BudgetLimits(failed_auth_per_minute=1)).admission
+    crowd = Crowd(admission)
+    first, second, third = [asyncio.ensure_future(crowd.comes(bad=False)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    second.cancel()
+    first.cancel()
+    crowd.doors.set()
+    assert await third == "in"
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert admission._lines == {}
+
+
+async def test_nobody_waits_in_the_line_for_long(monkeypatch):
+    monkeypatch.setattr(admission_module, "ATTEMPT_WAIT_S", 0.05)
+    admission = Bench(BudgetLimits(failed_auth_per_minute=1)).admission
+    crowd = Crowd(admission)
+    first, second = [asyncio.ensure_future(crowd.comes(bad=False)) for _ in range(2)]
+    assert await second == "identity_unavailable"
+    crowd.doors.set()
+    assert await first == "in"
+    assert admission._lines == {}
 
 
 async def test_an_identity_may_connect_so_often():
@@ -164,7 +250,7 @@ async def test_who_is_rate_limited_retires_nobody():
 async def test_the_process_is_full():
     bench = Bench(streams_total=2)
     seat = await bench.sit()
-    await bench.admission.admit_address("a", STRANGE)
+    await comes(bench.admission, "a", STRANGE)
     await bench.sit(BERT)
     assert (await bench.refused()).code.value == "at_capacity"
     assert (await address_refused(bench.admission, "a", GOOD)).code.value == "at_capacity"
@@ -178,8 +264,8 @@ async def test_zeros_are_no_limits():
     bench = Bench(BudgetLimits(0, 0, 0))
     for _ in range(500):
         await bench.sit()
-        await bench.admission.failed("a")
-    await bench.admission.admit_address("a", STRANGE)
+        await fails(bench.admission, "a")
+    await comes(bench.admission, "a", STRANGE)
     assert bench.admission.taken == 500
 
 
@@ -212,9 +298,9 @@ class Slow(LocalBudgets):
 async def test_nobody_is_asked_about_who_is_known_to_be_good():
     budgets = Slow()
     admission = Admission(0, Known(), budgets)
-    await admission.admit_address("a", GOOD)
+    await comes(admission, "a", GOOD)
     assert budgets.asked == 0
-    await admission.admit_address("a", STRANGE)
+    await comes(admission, "a", STRANGE)
     assert budgets.asked == 1
 
 

@@ -172,7 +172,7 @@ def _read(one: web.BaseRequest | None) -> tuple[Hashable, ...] | None:
     if one is None:
         return None
     try:
-        read_cursor(one)
+        read_cursor(one, _RULES)
         ask = read_ask(one, _RULES, SPEC)
     except Refusal as refusal:
         return (refusal.code, _without_canary(str(refusal) + repr(refusal)))

@@ -39,8 +39,10 @@ class Register:
     def __init__(self) -> None:
         self.verdicts: list[tuple[str, Credential]] = []
         self.held: Counter[Credential] = Counter()
+        self.withdrawn: set[Credential] = set()  # refused since they were let in
 
-    def accepted(self, credential: Credential) -> None:
+    def accepted(self, credential: Credential, took_s: float = 0.0) -> None:
+        assert took_s >= 0
         self.verdicts.append(("accepted", credential))
 
     def rejected(self, credential: Credential) -> None:
@@ -52,9 +54,10 @@ class Register:
     def undecided(self, credential: Credential) -> None:
         self.verdicts.append(("undecided", credential))
 
-    def hold(self, credential: Credential, identity: Identity | None = None) -> None:
+    def hold(self, credential: Credential, identity: Identity | None = None) -> bool:
         assert identity is not None
         self.held[credential] += 1
+        return credential not in self.withdrawn
 
     def release(self, credential: Credential) -> None:
         assert self.held[credential] > 0, "released more often than held"

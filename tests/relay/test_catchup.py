@@ -4,10 +4,10 @@ what that brings runs into the ring.
 
 import pytest
 from tests.relay.api import said, unnamed
-from tests.relay.house import ALICE, credential
+from tests.relay.house import ALICE, credential, refusal
 
 from lebureau_relay.core.history import HistoryLimits
-from lebureau_relay.errors import SourceProblem
+from lebureau_relay.errors import RefusalCode, SourceProblem
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.subscriber import State
 
@@ -488,6 +488,33 @@ async def test_401_in_a_catch_up_ends_those_with_that_credential(house):
     assert patient.told == ["3", "4", "5", "6"], "asked again with a credential that is good"
     assert bob.told == ["5", "6"]
     assert ("rejected", ALICE) in house.register.verdicts
+
+
+async def test_401_in_a_catch_up_ends_what_that_credential_has_open_upstream(house):
+    """The feed goes on by a credential that is good."""
+    house.api.note_ids(*range(1, 6))
+    alice, bob = await house.join("4", who=ALICE), await house.join("4", who=BOB)
+    await house.settle()
+    house.api.refused.add(ALICE)
+    await house.join("2", who=ALICE)
+    await house.emit(6)
+    assert alice.reader.closing.payload["reason"] == "credential_revoked"
+    assert house.api.line.ask.credential == BOB
+    assert bob.told == ["5", "6"]
+
+
+async def test_403_in_a_catch_up_ends_those_with_that_credential(house):
+    house.api.note_ids(*range(1, 6))
+    bob = await house.join("4", who=BOB)
+    await house.settle()
+    house.api.fail(SourceProblem.FORBIDDEN)
+    alice, patient = await house.join("2", who=ALICE), await house.join("2", who=BOB)
+    await house.emit(6)
+    assert alice.reader.closing.payload["reason"] == "credential_revoked"
+    assert patient.told == ["3", "4", "5", "6"]
+    assert bob.told == ["5", "6"]
+    assert ("rejected", ALICE) not in house.register.verdicts
+    assert (await refusal(house.joining(who=ALICE))).code is RefusalCode.FORBIDDEN
 
 
 async def test_the_end_of_the_feed_ends_a_catch_up(house):

@@ -6,15 +6,16 @@ import itertools
 
 import pytest
 from tests.relay.api import said, unnamed
-from tests.relay.house import ALICE, DESKTOPS, credential
+from tests.relay.house import ALICE, DESKTOPS, credential, refusal
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.history import HistoryLimits
-from lebureau_relay.errors import SourceProblem
-from lebureau_relay.relay.ports import FeedKey
+from lebureau_relay.errors import RefusalCode, SourceProblem
+from lebureau_relay.relay.ports import FeedKey, StreamSpec
 
 BOB = credential("bob")
 CAROL = credential("carol")
+ACTIVITY = StreamSpec("activity", "/api/mission-control/activity/stream")
 
 
 async def test_it_resumes_from_the_second_newest_id_and_drops_the_proof(house):
@@ -281,6 +282,61 @@ async def test_403_later_ends_those_with_that_credential(house):
     assert alice.reader.closing.payload["reason"] == "credential_revoked"
     assert bob.reader.closing is None
     assert house.api.line.ask.credential == BOB
+
+
+async def test_who_was_answered_403_does_not_come_back_by_somebody_elses_right(house):
+    alice, bob = await house.join(who=ALICE), await house.join(who=BOB)
+    house.api.fail(SourceProblem.FORBIDDEN)
+    house.api.cut()
+    await house.advance(1)
+    refused = await refusal(house.joining(alice.last_id, who=ALICE))
+    assert (refused.code, refused.retry_after_s) == (RefusalCode.FORBIDDEN, None)
+    other = await house.join(who=ALICE, key=FeedKey("user-1", ACTIVITY))
+    assert other.reader.closing is None, "it concerns that stream alone"
+    await house.advance(60)
+    await house.join(who=ALICE)
+    assert bob.reader.closing is None
+
+
+async def test_a_credential_is_held_for_as_long_as_it_is_in_use_upstream(house):
+    """Whoever brought it may have left: what it brings goes to all who stay."""
+    alice, bob = await house.join(who=ALICE), await house.join(who=BOB)
+    await house.emit(1, 2)
+    alice.leave()
+    await house.settle()
+    assert house.register.held[ALICE] == 1
+    assert house.hub.revoke(ALICE) == 0
+    await house.settle()
+    await house.emit(3)
+    assert house.api.line.ask.credential == BOB
+    assert bob.told == ["1", "2", "3"]
+    assert house.register.held[ALICE] == 0
+
+
+async def test_a_credential_that_loses_its_right_while_it_opens_opens_nothing(house):
+    house.register.withdrawn.add(ALICE)
+    refused = await refusal(house.joining(who=ALICE))
+    assert refused.code is RefusalCode.UPSTREAM_UNAVAILABLE
+    assert len(house.api.asks) == 1
+    assert not house.api.listening
+    bob = await house.join(who=BOB)
+    await house.emit(1)
+    assert bob.told == ["1"]
+
+
+@pytest.mark.parametrize("cursor", ["1", "unheard of", None])
+async def test_who_loses_it_on_the_way_in_gets_nothing_not_even_what_is_due(house, cursor):
+    """A flush may stand ahead of any callback in the loop."""
+    await house.join(who=ALICE)
+    await house.emit(1, 2, 3)
+    house.register.withdrawn.add(BOB)
+    house.api.emit_ids(4)
+    bob = await house.join(cursor, who=BOB)
+    await house.emit(5)
+    assert bob.told == ["relay.closing"]
+    assert bob.reader.closing.payload["reason"] == "credential_revoked"
+    assert cursor is None or bob.reader.closing.id == cursor
+    assert bob.wire.finished
 
 
 async def test_the_longest_standing_credential_is_asked_with(house):

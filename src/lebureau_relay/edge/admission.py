@@ -6,16 +6,22 @@ shared with other replicas is counted behind `relay.ports.Budgets`; how many str
 can serve is its own affair and counted here.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from aiohttp import web
 
 from lebureau_relay.core.credential import Credential
+from lebureau_relay.core.limiter import Decision
 from lebureau_relay.errors import Refusal, RefusalCode
 from lebureau_relay.relay.ports import Budgets, Identities, Identity, Observer
 
+# How long a request waits while others of its address are found out about: as at the gate behind.
+ATTEMPT_WAIT_S: Final = 10.0
 _FORWARDED: Final = "X-Forwarded-For"
 # A subscriber to an IPv6 network gets a whole /64 and may use any address in it (RFC 6177).
 _IPV6_PREFIX: Final = 64
@@ -38,6 +44,18 @@ class Seat:
             admission._give_back(self)  # noqa: SLF001 - a seat is a part of its admission
 
 
+@dataclass(slots=True)
+class _Line:
+    """The requests of one address with credentials that nobody vouches for: how many are being
+    found out about, how many wait. These look in order of arrival, again when one has left.
+    """
+
+    inside: int = 0
+    waiting: int = 0
+    head: asyncio.Lock = field(default_factory=asyncio.Lock)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Admission:
     """The door's questions to the budgets.
 
@@ -50,33 +68,77 @@ class Admission:
         self._identities = identities
         self._budgets = budgets
         self._taken = 0
+        self._lines: dict[str, _Line] = {}
 
     @property
     def taken(self) -> int:
         """Seats that are taken: open streams, and those that are about to open or to end."""
         return self._taken
 
-    async def admit_address(self, address: str, credential: Credential) -> None:
-        """Let an address ask who its credential is.
+    @asynccontextmanager
+    async def attempt(self, address: str, credential: Credential) -> AsyncIterator[None]:
+        """Let an address find out who its credential is, and count it if it is refused as invalid.
 
-        While an address has used up its failures, credentials that are known to be good still pass:
-        behind one address there may be a whole office, and one of it with a wrong key. So nobody is
-        asked about those. Raises Refusal `too_many_failures`, `at_capacity`.
+        While an address has used up its failures, credentials that were good when last heard of
+        still pass: behind one address there may be a whole office, and one of it with a wrong key.
+        Of others as many are let in at a time as failures are left, or a hundred guesses of one
+        instant would cost no more than one. Raises Refusal `too_many_failures`, `at_capacity`, and
+        `identity_unavailable` after ATTEMPT_WAIT_S.
         """
-        if not self._identities.known_good(credential):
-            decision = await self._budgets.peek(address)
-            if not decision.allowed:
-                raise Refusal(
-                    RefusalCode.TOO_MANY_FAILURES,
-                    "Too many credentials from this address were refused lately; others must wait.",
-                    retry_after_s=decision.retry_after_s,
-                    limit=decision.limit,
-                )
-        self._check_room()
+        line = await self._line_up(address, credential)
+        try:
+            self._check_room()
+            yield
+        except Refusal as refusal:
+            if refusal.code is RefusalCode.INVALID_CREDENTIAL:
+                await self._budgets.spend(address)
+            raise
+        finally:
+            if line is not None:
+                line.inside -= 1
+                line.moved.set()
+                self._forget(address, line)
 
-    async def failed(self, address: str) -> None:
-        """A credential from this address was refused as invalid: count it."""
-        await self._budgets.spend(address)
+    async def _line_up(self, address: str, credential: Credential) -> "_Line | None":
+        """The line that the caller stands in from now on; None for a credential that needs none."""
+        if self._identities.known_good(credential):
+            return None
+        line = self._lines.setdefault(address, _Line())
+        line.waiting += 1
+        try:
+            async with asyncio.timeout(ATTEMPT_WAIT_S), line.head:
+                while not self._identities.known_good(credential):
+                    decision = await self._peek(address)
+                    if not decision.limit or line.inside < decision.remaining:
+                        break
+                    line.moved.clear()
+                    await line.moved.wait()
+            line.inside += 1
+        except TimeoutError:
+            raise Refusal(
+                RefusalCode.IDENTITY_UNAVAILABLE,
+                "Others from this address were asked about for too long; try again.",
+                retry_after_s=1.0,
+            ) from None
+        finally:
+            line.waiting -= 1
+            self._forget(address, line)
+        return line
+
+    def _forget(self, address: str, line: "_Line") -> None:
+        if not (line.waiting or line.inside):
+            del self._lines[address]
+
+    async def _peek(self, address: str) -> Decision:
+        decision = await self._budgets.peek(address)
+        if not decision.allowed:
+            raise Refusal(
+                RefusalCode.TOO_MANY_FAILURES,
+                "Too many credentials from this address were refused lately; others must wait.",
+                retry_after_s=decision.retry_after_s,
+                limit=decision.limit,
+            )
+        return decision
 
     async def admit_identity(self, identity: Identity, retire: Callable[[], None]) -> Seat:
         """Take a seat for one stream more; the caller owes its `release`.

@@ -62,14 +62,8 @@ class StreamHandler:
         if self.refusing:
             detail = "This replica is leaving service; connect again and another one answers."
             raise Refusal(RefusalCode.DRAINING, detail, retry_after_s=1.0)
-        address = budget_name(client)
-        await door.admission.admit_address(address, ask.credential)
-        try:
+        async with door.admission.attempt(budget_name(client), ask.credential):
             return await self._let_in(request, stream, ask)
-        except Refusal as refusal:
-            if refusal.code is RefusalCode.INVALID_CREDENTIAL:
-                await door.admission.failed(address)
-            raise
 
     async def _let_in(
         self, request: web.Request, stream: StreamSpec, ask: ClientAsk
@@ -91,8 +85,6 @@ class StreamHandler:
             door.identities.undecided(ask.credential)
             raise
         try:
-            if hub.is_warm(key):  # it may have opened while a seat was asked for
-                await door.identities.ensure_fresh(ask.credential)
             feed = await hub.join(key, ask.credential, ask.cursor)
             subscriber = await hand_off(
                 request, response, hub.timings.buffer_bytes, guest.maker(feed, ask.credential)

@@ -89,6 +89,7 @@ class Asker:
         """
         headers = request_headers(credential, self._rules.api_key_header)
         headers |= {"Accept": "application/json", "Accept-Encoding": "identity"}
+        headers["Cache-Control"] = "no-cache"
         if not (self._rules.identity_path or self._rules.probe_path):
             headers["Accept"] = "text/event-stream"
         try:
@@ -117,15 +118,27 @@ class Asker:
         if not 200 <= response.status < 300:
             why = f"status {response.status}"
             return Answer(Outcome.UNDECIDED, why=why, retry_after_s=_retry_after_s(response))
-        if response.content_type == "text/html":
-            # A login page or a catch-all route would call every credential good.
-            return Answer(Outcome.UNDECIDED, why="a web page instead of data")
+        if odd := self._odd(response):
+            return Answer(Outcome.UNDECIDED, why=odd)
         rotates = credential.kind is CredentialKind.COOKIE and "Set-Cookie" in response.headers
         if self._rules.identity_path:
             return self._identified(await _body(response), sets_cookie=rotates)
         if self._rules.probe_path:
             await _body(response)  # read to its end, the connection serves the next question too
         return Answer(Outcome.ACCEPTED, sets_cookie=rotates)
+
+    def _odd(self, response: ClientResponse) -> str:
+        """Why a success is none of the API's own; empty if it may be one."""
+        if response.content_type == "text/html":
+            # A login page or a catch-all route would call every credential good.
+            return "a web page instead of data"
+        if response.headers.get("Age", "0").strip() != "0":
+            # A cache that knows addresses only would say of everybody what it heard of the first.
+            return "an answer out of a cache"
+        asks_stream = not (self._rules.identity_path or self._rules.probe_path)
+        if asks_stream and response.content_type != "text/event-stream":
+            return "no event stream"
+        return ""
 
     def _identified(self, body: bytes | None, *, sets_cookie: bool) -> Answer:
         if body is None:

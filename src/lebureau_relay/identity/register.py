@@ -112,9 +112,12 @@ class Register:
             raise self._refusal(answer)
 
     def known_good(self, credential: Credential) -> bool:
-        """Whether a fresh verdict says that it is good; asks nobody."""
+        """Whether upstream's last word on it was good, however long ago; asks nobody.
+
+        It frees from the budgets for guesses, not from being checked.
+        """
         record = self._table.find(credential.digest)
-        return record is not None and self._fresh(record)
+        return record is not None and record.vouched
 
     def known_bad(self, credential: Credential) -> bool:
         """Whether upstream answered 401 for it within the last minute; asks nobody."""
@@ -123,29 +126,30 @@ class Register:
             return False
         return record.refused_with is Outcome.UNAUTHORIZED
 
-    def accepted(self, credential: Credential) -> None:
-        """Upstream has just accepted it on a stream.
+    def accepted(self, credential: Credential, took_s: float = 0.0) -> None:
+        """Upstream has just accepted it on a stream, `took_s` after it was asked.
 
         With an identity path that is no verdict: it doesn't say whose the credential is.
         """
         if not self._rules.identity_path:
-            self._settle(credential, Answer(Outcome.ACCEPTED))
+            self._settle(credential, Answer(Outcome.ACCEPTED), self._clock() - took_s)
         self._gate.leave(credential.digest)
 
     def rejected(self, credential: Credential) -> None:
         """Upstream has just answered 401 for it on a stream: all that hold it are to end."""
-        self._settle(credential, Answer(Outcome.UNAUTHORIZED))
+        self._settle(credential, Answer(Outcome.UNAUTHORIZED), self._clock())
         self._gate.leave(credential.digest)
 
     def undecided(self, credential: Credential) -> None:
         """The stream that was to tell about it came to nothing: the next newcomer may try."""
         self._gate.leave(credential.digest)
 
-    def hold(self, credential: Credential, identity: Identity | None = None) -> None:
-        """A live stream depends on this credential from now on: recheck it.
+    def hold(self, credential: Credential, identity: Identity | None = None) -> bool:
+        """A stream depends on this credential from now on: recheck it. `identity` is whom it was
+        opened for.
 
-        `identity` is whom the stream was opened for. A verdict that fell between `identify` and now
-        reaches the caller by callback, like any later one.
+        False if upstream has said otherwise between `identify` and now. That can't wait for a
+        callback: what the stream has missed would be on its way by then.
         """
         now = self._clock()
         record = self._table.enter(credential.digest)
@@ -153,14 +157,14 @@ class Register:
             record.credential, record.held_since = credential, now
         record.holders += 1
         if not record.queued:
-            self._queue(credential.digest, record, now)
-        if self._refused(record):
-            _soon(self._on_revoked, credential)
-        elif identity and record.identity and record.identity != identity:
-            _soon(self._on_changed, credential)
+            # From the verdict that let it in, which may be almost as old as one may be.
+            after = max(record.accepted_at, now - self._rules.recheck_interval_s)
+            self._queue(credential.digest, record, after)
+        record.identity = record.identity or identity
+        return not self._refused(record) and identity in (None, record.identity)
 
     def release(self, credential: Credential) -> None:
-        """One live stream fewer depends on it."""
+        """One stream fewer depends on it."""
         record = self._table.find(credential.digest)
         if record and record.holders:
             record.holders -= 1
@@ -223,18 +227,19 @@ class Register:
                 record = self._table.find(credential.digest)
                 if record and self._refused(record):  # found out while it waited
                     return Answer(record.refused_with)
+            asked_at = self._clock()
             answer = await self._asker.ask(credential)
-            self._settle(credential, answer)
+            self._settle(credential, answer, asked_at)
             return answer
         finally:
             self._gate.leave(credential.digest)
             del self._questions[credential.digest]
 
-    def _settle(self, credential: Credential, answer: Answer) -> None:
+    def _settle(self, credential: Credential, answer: Answer, asked_at: float) -> None:
         """Write a verdict down and tell whom it concerns: the one way in for all of them."""
         match answer.outcome:
             case Outcome.ACCEPTED:
-                self._accept(credential, answer)
+                self._accept(credential, answer, asked_at)
             case Outcome.UNAUTHORIZED | Outcome.FORBIDDEN:
                 self._refuse(credential, answer.outcome)
             case _ if answer.missing:
@@ -242,10 +247,13 @@ class Register:
             case _:
                 self._note_seldom("identity.unavailable", why=answer.why)
 
-    def _accept(self, credential: Credential, answer: Answer) -> None:
+    def _accept(self, credential: Credential, answer: Answer, asked_at: float) -> None:
+        """It was good when upstream was asked: an answer may be slow, and a refusal overtake it."""
         record = self._table.enter(credential.digest)
+        if asked_at < record.refused_at:
+            return
         before, record.identity = record.identity, answer.identity or record.identity
-        record.accepted_at, record.refused_at = self._clock(), -inf
+        record.accepted_at, record.refused_at = max(record.accepted_at, asked_at), -inf
         if before not in (None, record.identity) and record.holders:
             self._note("warning", "identity.changed", credential)
             _soon(self._on_changed, credential)

@@ -189,9 +189,12 @@ class CatchUp:
             )
             return await self._read(group, self._request, limit, left_s)
         except SourceFailure as failure:
-            if failure.problem is not SourceProblem.UNAUTHORIZED:
+            if failure.problem is SourceProblem.UNAUTHORIZED:
+                self._feed.owner.reject(credential)
+            elif failure.problem is SourceProblem.FORBIDDEN:
+                self._feed.owner.forbid(credential)
+            else:
                 return Outcome.FAILED, None
-            self._feed.owner.reject(credential)
         finally:
             if self._request is not None:
                 self._request.close()

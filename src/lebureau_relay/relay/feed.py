@@ -111,8 +111,12 @@ class Feed:
         """
         subscriber.opened_at_s = self.used_at_s = self.host.clock()
         self.subscribers[subscriber] = None
-        self.host.joined(subscriber)
+        welcome = self.host.joined(subscriber)
         subscriber.say(sse.opening(self.host.retry_ms(CloseReason.CLIENT_GONE)))
+        if not welcome:  # it goes on from where it was, somewhere else
+            subscriber.resume_id = cursor or b""
+            self.end(subscriber, CloseReason.CREDENTIAL_REVOKED)
+            return
         if self.state is FeedState.CLOSED:  # it ended while the headers were on their way
             self.end(subscriber, self.closed_as)
             return

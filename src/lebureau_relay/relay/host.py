@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lebureau_relay.errors import CloseReason
+from lebureau_relay.core.credential import Credential
+from lebureau_relay.errors import CloseReason, Refusal
+from lebureau_relay.relay.ports import FeedKey
 from lebureau_relay.relay.subscriber import Subscriber
 from lebureau_relay.relay.turns import Turns
 
@@ -35,8 +37,11 @@ class Host(Protocol):
     def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
         """A stream of this feed has ended."""
 
-    def joined(self, subscriber: Subscriber) -> None:
-        """A stream of this feed has begun."""
+    def joined(self, subscriber: Subscriber) -> bool:
+        """A stream of this feed has begun; False if its credential has lost its right meanwhile."""
+
+    def forbidden(self, key: FeedKey, credential: Credential, refusal: Refusal) -> None:
+        """Upstream does not let this credential read this stream."""
 
     def grown(self, size_bytes: int) -> None:
         """The histories have grown by so much."""

@@ -7,7 +7,7 @@ everything that is due "in about a second".
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +37,8 @@ _MAX_TICK_S = 1.0
 # Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
 # it full again.
 _SHRINK_TO = 0.9
+# How long a 403 on a stream answers for upstream (contract, section 5).
+_FORBIDDEN_S = 60.0
 # How often a stream that may grow old is looked at.
 _LOOK_S = 60.0
 # A feed may end while it is being joined; it is then opened anew. More often is a fault upstream.
@@ -141,18 +143,21 @@ class Hub:
 
         Raises Refusal with what upstream answered. A caller that is cancelled disturbs nobody.
         """
+        self._attempt((key, credential.digest), credential)
         for _ in range(_TRIES):
             feed = self._feeds.get(key)
             if feed is None:
                 feed = self._open(key, credential, cursor)
+            accepted = False
             if feed.state is FeedState.OPENING:
                 answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 feed.joining.append((answer, credential))
                 self._run(feed)
                 await answer
+                accepted = feed.owner.accepted == credential
             if feed.share is not None:
                 feed.share.joined()
-            if feed.owner.accepted != credential:  # upstream has accepted somebody else's, or none
+            if not accepted:  # upstream has just accepted somebody else's, or nobody's just now
                 await self._outside.identities.ensure_fresh(credential)
             feed.used_at_s = self.clock()
             if feed.state is not FeedState.CLOSED:
@@ -193,16 +198,16 @@ class Hub:
         """Look at a subscriber again after that."""
         self._wheel.add(self.clock() + after_s, partial(subscriber.feed.check, subscriber))
 
-    def joined(self, subscriber: Subscriber) -> None:
-        """A stream has begun."""
+    def joined(self, subscriber: Subscriber) -> bool:
+        """A stream has begun; False if its credential has lost its right meanwhile."""
         if subscriber.feed.state is FeedState.CLOSED:
             self._ended[subscriber.feed] = None
-        identity = Identity(subscriber.feed.key.identity)
-        self._outside.identities.hold(subscriber.credential, identity)
         max_age_s = self.timings.max_age_s
         if max_age_s:
             age_s = max_age_s * (1.0 - 0.2 * self._outside.uniform())
             self._grow_old(subscriber, self.clock() + age_s)
+        identity = Identity(subscriber.feed.key.identity)
+        return self._outside.identities.hold(subscriber.credential, identity)
 
     def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
         """A stream has ended."""
@@ -215,6 +220,12 @@ class Hub:
         age_s = self.clock() - subscriber.opened_at_s
         feed.meter.closed(reason, age_s)
         self._farewells.add(feed.key, reason, age_s)
+
+    def forbidden(self, key: FeedKey, credential: Credential, refusal: Refusal) -> None:
+        """Upstream does not let this credential read this stream: it must not come back to where
+        others of its identity hold it open.
+        """
+        self._held_off.add((key, credential.digest), refusal, _FORBIDDEN_S)
 
     def grown(self, size_bytes: int) -> None:
         """The histories have grown; over the bound of all, the least recently used shrink."""
@@ -270,11 +281,7 @@ class Hub:
 
     def _open(self, key: FeedKey, credential: Credential, cursor: bytes | None) -> Feed:
         """A new feed; its owner starts with the first request that waits for it."""
-        try:
-            attempt = self._held_off.attempt(key)
-        except Refusal:
-            self._outside.identities.undecided(credential)
-            raise
+        attempt = self._attempt(key, credential)
         history = self._new_history(self._outside.new_epoch())
         feed = Feed(key, history, self, self._outside.observer.stream(key.stream.name))
         first_cursor = upstream_cursor(cursor) if cursor else b""
@@ -284,6 +291,14 @@ class Hub:
             feed.share = Share(feed, self._shared, self._outside, self._new_history)
         self._feeds[key] = feed
         return feed
+
+    def _attempt(self, what: Hashable, credential: Credential) -> int:
+        """Which try it is, if upstream may be asked now. Raises the Refusal otherwise."""
+        try:
+            return self._held_off.attempt(what)
+        except Refusal:
+            self._outside.identities.undecided(credential)
+            raise
 
     def _new_history(self, epoch: str) -> History:
         return History(self._limits.history, epoch)

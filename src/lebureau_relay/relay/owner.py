@@ -17,7 +17,7 @@ from lebureau_relay.core.event import Event
 from lebureau_relay.core.history import ResumePlan
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode, SourceFailure, SourceProblem
 from lebureau_relay.relay.feed import Feed, FeedState
-from lebureau_relay.relay.ports import Identities, Observer, Source, Subscription
+from lebureau_relay.relay.ports import Identities, Identity, Observer, Source, Subscription
 
 # What an event's frame, and a gap that may stand before it, have beside its data: field names, and
 # an id of the usual length.
@@ -94,6 +94,7 @@ class Owner:
                 if self._subscription is not None:
                     self._subscription.close()
                     self._subscription = None
+                    self._outside.identities.release(credential)
 
     def replace(self, cursor: bytes) -> None:
         """Ask again, for what follows `cursor`: nothing has come yet, so nothing is lost by it."""
@@ -111,8 +112,21 @@ class Owner:
     def reject(self, credential: Credential) -> None:
         """Upstream has answered 401: whoever holds this credential is out, others stay."""
         self._outside.identities.rejected(credential)
-        self._forget(credential)
-        refusal = Refusal(RefusalCode.INVALID_CREDENTIAL, "The API refuses this credential.")
+        self._expel(
+            credential, Refusal(RefusalCode.INVALID_CREDENTIAL, "The API refuses this credential.")
+        )
+
+    def forbid(self, credential: Credential) -> None:
+        """Upstream has answered 403: whoever reads this stream with this credential is out. It may
+        be good for others.
+        """
+        self._outside.identities.undecided(credential)
+        refusal = Refusal(*_FORBIDDEN)
+        self._feed.host.forbidden(self._feed.key, credential, refusal)
+        self._expel(credential, refusal)
+
+    def _expel(self, credential: Credential, refusal: Refusal) -> None:
+        self.drop(credential)
         self._feed.refuse_joining(refusal, credential)
         self._feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
 
@@ -127,10 +141,6 @@ class Owner:
             self._accepted = None
             if self._subscription is not None:  # the next one proves that nothing was lost by it
                 self._subscription.close(SourceProblem.REPLACED)
-
-    def _forget(self, credential: Credential) -> None:
-        if self._accepted == credential:
-            self._accepted = None
 
     def check_idle(self, now_s: float) -> None:
         """Close a connection that has been silent for too long; called now and then."""
@@ -150,13 +160,17 @@ class Owner:
         """Open a subscription and read it to its end, which is a SourceFailure."""
         feed, outside = self._feed, self._outside
         self.state = "opening"
-        fresh = self._fresh
+        fresh, asked_at_s = self._fresh, feed.host.clock()
         subscription = await outside.source.open(feed.key, credential, plan.cursor)
         self._subscription = subscription
         self.state = "open"
         self.heard_at_s = feed.host.clock()
         self._accepted = credential
-        outside.identities.accepted(credential)
+        outside.identities.accepted(credential, self.heard_at_s - asked_at_s)
+        # What comes by it goes to all, so it is checked for as long as it comes, whoever stays.
+        if not outside.identities.hold(credential, Identity(feed.key.identity)):
+            self._expel(credential, Refusal(*_WITHDRAWN, retry_after_s=1.0))
+            raise SourceFailure(SourceProblem.REPLACED, "its credential was withdrawn")
         if self._fresh and not fresh:
             raise SourceFailure(SourceProblem.REPLACED, "another cursor came while it opened")
         rejected, self._cursor_rejected = self._cursor_rejected, False
@@ -229,6 +243,9 @@ class Owner:
         if problem is SourceProblem.UNAUTHORIZED:
             self.reject(credential)
             return True
+        if problem is SourceProblem.FORBIDDEN:
+            self.forbid(credential)
+            return True
         self._outside.identities.undecided(credential)
         if problem is SourceProblem.CURSOR_REJECTED and not self._cursor_rejected:
             # A cursor of ours has come from upstream: said once, this may be a deployment of theirs
@@ -238,11 +255,6 @@ class Owner:
             if self._cursor_rejected:
                 return True
         refusal = _REFUSALS.get(problem, _UNAVAILABLE)
-        if problem is SourceProblem.FORBIDDEN:
-            self._forget(credential)
-            feed.refuse_joining(Refusal(*refusal), credential)
-            feed.end_all(CloseReason.CREDENTIAL_REVOKED, credential)
-            return True
         if problem is SourceProblem.ENDED:
             feed.end_all(CloseReason.UPSTREAM_ENDED)
             self._give_up(refusal, self._outside.backoff.max_s)
@@ -271,15 +283,19 @@ class Owner:
         self._feed.refuse_joining(self.refusal)
 
 
+_WITHDRAWN = (
+    RefusalCode.UPSTREAM_UNAVAILABLE,
+    "What this credential may read changed while the stream opened; connect again.",
+)
 _UNAVAILABLE = (
     RefusalCode.UPSTREAM_UNAVAILABLE,
     "The API can't be reached just now; try again after the time in Retry-After.",
 )
+_FORBIDDEN = (
+    RefusalCode.FORBIDDEN,
+    "The API does not let this credential read this stream.",
+)
 _REFUSALS = {
-    SourceProblem.FORBIDDEN: (
-        RefusalCode.FORBIDDEN,
-        "The API does not let this credential read this stream.",
-    ),
     SourceProblem.ENDED: (RefusalCode.UPSTREAM_ENDED, "The API has ended this stream."),
     SourceProblem.UNUSABLE: (
         RefusalCode.UPSTREAM_ERROR,

@@ -96,13 +96,13 @@ class Identities(Protocol):
         """
 
     def known_good(self, credential: Credential) -> bool:
-        """Whether a fresh verdict says that it is good; asks nobody."""
+        """Whether upstream's last word on it was good, however long ago; asks nobody."""
 
     def known_bad(self, credential: Credential) -> bool:
         """Whether upstream refused it within the last minute; asks nobody."""
 
-    def accepted(self, credential: Credential) -> None:
-        """Upstream has just accepted it on a stream."""
+    def accepted(self, credential: Credential, took_s: float = 0.0) -> None:
+        """Upstream has just accepted it on a stream; it was asked `took_s` ago."""
 
     def rejected(self, credential: Credential) -> None:
         """Upstream has just answered 401 for it on a stream."""
@@ -110,11 +110,16 @@ class Identities(Protocol):
     def undecided(self, credential: Credential) -> None:
         """The stream that was to tell about it came to nothing."""
 
-    def hold(self, credential: Credential, identity: Identity | None = None) -> None:
-        """A live stream of `identity` depends on this credential from now on: recheck it."""
+    def hold(self, credential: Credential, identity: Identity | None = None) -> bool:
+        """A stream of `identity`, down here or upstream, depends on this credential from now on:
+        recheck it.
+
+        False if it has been refused meanwhile, or is somebody else's: the stream must not live, but
+        the caller owes its `release` all the same.
+        """
 
     def release(self, credential: Credential) -> None:
-        """One live stream fewer depends on it."""
+        """One stream fewer depends on it."""
 
 
 class BrokerDown(RelayError):  # noqa: N818 - a state of the world
