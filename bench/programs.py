@@ -6,7 +6,9 @@ memory what is resident; neither is asked of the program itself.
 
 import json
 import os
+import resource
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -34,6 +36,9 @@ class Program:
         self.name = name
         self._log = folder / f"{name}.log"
         self._rest = b""
+        # As a service manager would set it up: as many descriptors as there may be.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {core})  # inherited from the first instruction on
         try:
@@ -80,6 +85,16 @@ class Program:
         """Let `peak_bytes` begin anew."""
         for pid in self.pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    @property
+    def descriptors(self) -> int:
+        """How many files, sockets and pipes are open."""
+        return sum(1 for pid in self.pids for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+    def tasks(self) -> int:
+        """How many asyncio tasks it has; for the relay as bench/counted.py runs it."""
+        self._process.send_signal(signal.SIGUSR2)
+        return int(self.hear())
 
     def tell(self, line: str) -> None:
         """Send a command."""

@@ -6,8 +6,8 @@ No figure in it is typed by hand; who doubts one finds the rounds in bench/resul
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.kinds import Goal
 from bench.results import Numbers, Result, load_all
-from bench.scenarios import Goal
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 
