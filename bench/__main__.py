@@ -17,7 +17,7 @@ from bench.contestants import missing
 from bench.kinds import Entry, Scenario, Soak
 from bench.machine import BenchError
 from bench.programs import compile_c
-from bench.report import show, write_document
+from bench.report import show, write_report
 from bench.scenarios import SCENARIOS
 
 # How long to wait for others to be done before a round.
@@ -103,7 +103,7 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if not asked.dry:
-        write_document()
+        write_report()
     return 0
 
 

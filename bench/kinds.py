@@ -83,6 +83,7 @@ class Contest:
     columns: tuple[str, ...]  # of the table; "× name" is the ratio to the baseline
     baseline: str = "relay"
     goals: tuple[Goal, ...] = ()
+    plot: str = ""  # the metric that is drawn for all rows
     rounds: int = 3
     on_request: bool = False  # takes so long that it runs only when it is named
 

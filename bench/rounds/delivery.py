@@ -26,7 +26,9 @@ def deliver(pace: Pace, load: Load, entry: Entry, on: Stand, cores: machine.Core
     if isinstance(entry, Step) and entry.idle:
         # They come after the others, so the first streams upstream are those that get the events.
         open_streams(on, busy + entry.idle)
-    send(on, pace.warmup, pace.rate, feeds=load.feeds, streams=streams, clients=busy)
+    # A step may have a long history to fill.
+    warmup_rate = 0 if isinstance(entry, Step) else pace.rate
+    send(on, pace.warmup, warmup_rate, feeds=load.feeds, streams=streams, clients=busy)
     time.sleep(SETTLE_S)
     watch = Watch(on, cores)
     seen = send(on, entry.events, pace.rate, feeds=load.feeds, streams=streams, clients=busy)

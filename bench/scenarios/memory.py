@@ -22,6 +22,7 @@ IDLE_STREAMS = Idle(
         Entry("sse-starlette"),
         Entry("ld-relay", cannot="no part, see above"),
     ),
+    plot="bytes_each",
     columns=("bytes_each", "× bytes_each", "resident_mb"),
     goals=(Goal("bytes_each", most=2500),),
 )
