@@ -124,6 +124,7 @@ class Storm(Contest):
     staying: int
     back: int  # events that each has to catch up with
     rate: float  # live events meanwhile, over all feeds
+    live_s: float  # how long those go on: longer than the storm lasts
     warmup: int
 
 

@@ -98,6 +98,11 @@ static size_t frame(struct stream *to, char *out)
     return (size_t)sprintf(out, "%x\r\n%s%.*s\"}\n\n\r\n", size + fill + 4, block, fill, padding);
 }
 
+static size_t streams_in_turn(void)
+{
+    return in_turn && in_turn < ring_size ? in_turn : ring_size;
+}
+
 /* Send the next `count` events of the stream whose turn it is. */
 static void emit(int count)
 {
@@ -109,7 +114,7 @@ static void emit(int count)
         fprintf(stderr, "emit: nobody is subscribed\n");
         exit(1);
     }
-    turn = turn % (in_turn && in_turn < ring_size ? in_turn : ring_size);
+    turn = turn % streams_in_turn();
     to = &streams[ring[turn++]];
     while (count--) size += frame(to, out + size);
     if (!send_all(to->fd, out, size)) drop(to->fd);
@@ -166,13 +171,18 @@ static void serve_waiting(int listener, int timeout_ms)
             serve_one(&events[i], listener);
 }
 
+/* The same number to each stream, whatever of it fits one write. */
 static void saturate(uint64_t count, int listener)
 {
     while (count) {
-        int batch = count < BATCH ? (int)count : BATCH;
-        emit(batch);
-        count -= (uint64_t)batch;
-        serve_waiting(listener, 0);
+        size_t streams = streams_in_turn();
+        uint64_t share = streams ? count / streams : 0;
+        int batch = share > BATCH ? BATCH : share ? (int)share : 1;
+        for (size_t i = 0; i < (share ? streams : count); i++) {
+            emit(batch);
+            serve_waiting(listener, 0);
+        }
+        count -= share ? (uint64_t)batch * streams : count;
     }
 }
 

@@ -7,9 +7,6 @@ from bench.contestants import Stand, open_streams
 from bench.kinds import Storm
 from bench.rounds.watch import SETTLE_S, TIMEOUT_S, Numbers, Watch, emit, send
 
-# How long live events go on: longer than the storm lasts.
-_STORM_S = 8.0
-
 
 def storm(scenario: Storm, on: Stand, cores: machine.Cores) -> Numbers:
     """Fill the histories, look at the calm, then let it break."""
@@ -22,7 +19,7 @@ def storm(scenario: Storm, on: Stand, cores: machine.Cores) -> Numbers:
     on.server.forget_peak()
     watch = Watch(on, cores)
     # Live events go on for as long as the storm may take to be over.
-    emit(on, int(scenario.rate * _STORM_S), scenario.rate)
+    emit(on, int(scenario.rate * scenario.live_s), scenario.rate)
     on.clients.ask(f"storm {scenario.staying} {scenario.back} {TIMEOUT_S}")
     seen = on.clients.report(TIMEOUT_S + 5)
     cost = watch.read()

@@ -15,6 +15,7 @@ STORM = Storm(
     staying=1000,
     back=100,
     rate=2200,
+    live_s=8,
     warmup=128,
     entries=(Entry("relay", 20),),
     columns=(
