@@ -45,7 +45,9 @@ def _draw(result: Result, folder: Path) -> Path | None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     rows = [row for row, rounds in result.rounds.items() if rounds]
-    figure: Any = Figure(figsize=(6, 2.6), layout="constrained")
+    figure: Any = Figure(figsize=(6.4, 2.6), layout="constrained")
+    # Browsers have other fonts than the one that was measured with.
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.08)
     axes = figure.add_subplot()
     match result.scenario:
         case Growth() if len(rows) > 1:
@@ -77,9 +79,9 @@ def _bars(axes: "Axes", result: Result, rows: list[str], metric: str) -> None:
     axes.bar_label(bars, labels=[f"{values[row]:{form}}" for row in order], padding=3)
     lossy = [row for row in order if result.value(row, "lost")]
     axes.set_yticks(range(len(order)), [f"{row}*" if row in lossy else row for row in order])
-    if max(values.values()) > 50 * min(values.values()):
-        axes.set_xscale("log")
     axes.margins(x=0.15)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
     axes.set_xlabel(heading + (" (* lost events)" if lossy else ""))
     axes.tick_params(axis="y", length=0)
 
@@ -96,7 +98,7 @@ def _growth(axes: "Axes", result: Result, rows: list[str]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(at, [f"{one:,}" for one in at])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(value for _, value in points))
     axes.set_xlabel(scenario.unit)
     axes.set_ylabel(heading)
 
@@ -105,7 +107,7 @@ def _soak(axes: "Axes", result: Result, row: str) -> None:
     """Memory over time."""
     samples = result.rounds[row][0]["samples"]
     axes.plot([one["s"] / 60 for one in samples], [one["mb"] for one in samples], color=_OURS)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(one["mb"] for one in samples))
     axes.set_xlabel("minutes")
     axes.set_ylabel("resident, MB")
 
