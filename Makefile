@@ -90,5 +90,5 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

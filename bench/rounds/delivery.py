@@ -38,6 +38,7 @@ def deliver(pace: Pace, load: Load, entry: Entry, on: Stand, cores: machine.Core
     return {
         "connections": busy,
         "upstream_streams": streams,
+        "complete": seen["finished"],  # connections that had all
         "deliveries": delivered,
         "lost": max(due - delivered, seen["missing"]),
         "out_of_order": seen["repeated"],

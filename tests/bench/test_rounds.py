@@ -53,6 +53,7 @@ def test_growth_beside_idle_clients(run):
     step = Step("relay", 40, at=10, label="10", load=load, rate=100, warmup=5, idle=10)
     took = run(Growth(name="", entries=(step,), unit="", metric="", **COMMON))
     assert (took["at"], took["deliveries"], took["lost"]) == (10, 200, 0)
+    assert took["complete"] == 5, "those who are busy have them all"
 
 
 def test_idle(run):
