@@ -85,7 +85,9 @@ def facts() -> dict[str, object]:
             **_pinned(),
         },
         "commit": _say("git", "rev-parse", "HEAD"),
-        "uncommitted": bool(_say("git", "status", "--porcelain", "--", "src", "bench/c")),
+        "uncommitted": bool(
+            _say("git", "status", "--porcelain", "--", "src", "bench", ":!bench/results")
+        ),
     }
 
 

@@ -6,6 +6,7 @@ memory what is resident; neither is asked of the program itself.
 
 import json
 import os
+import random
 import resource
 import select
 import signal
@@ -20,6 +21,7 @@ from bench.machine import TICKS_PER_S, BenchError
 
 _C = Path(__file__).parent / "c"
 _PATIENCE_S = 15.0
+_PORTS = range(10_000, 32_768)
 
 
 class Program:
@@ -61,6 +63,11 @@ class Program:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 found += map(int, children.read_text().split())
         return found
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
 
     @property
     def cpu_s(self) -> float:
@@ -157,16 +164,22 @@ def compile_c(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
+    """A port that nobody listens on just now. It lies below those that the kernel gives to
+    connections, of which the bench itself makes thousands before it is taken.
+    """
+    for port in random.sample(_PORTS, 100):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
         return port
+    raise BenchError("no free port was found")
 
 
 def wait_for(port: int, program: Program) -> None:
     """Until somebody listens. Raises BenchError if nobody does."""
     deadline_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s and program.is_alive:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

@@ -23,11 +23,13 @@ def write_readme(path: Path = README) -> None:
 
 def short_table(results: Mapping[str, Result]) -> Iterator[str]:
     """One row for each idea that was measured."""
-    yield "| on one core | relay | beside it |"
-    yield "| --- | --- | --- |"
+    measured = {name for name, result in results.items() if result.rounds.get("relay")}
+    if measured:
+        yield "| on one core | relay | beside it |"
+        yield "| --- | --- | --- |"
     for name, what, figure, beside in _ROWS:
-        result = results.get(name)
-        if result is not None and result.rounds.get("relay"):
+        if name in measured:
+            result = results[name]
             yield f"| {what} | {_filled(result, figure)} | {_filled(result, beside)} |"
 
 

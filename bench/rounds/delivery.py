@@ -6,7 +6,7 @@ from typing import Protocol
 from bench import machine
 from bench.contestants import Stand, open_streams
 from bench.kinds import Entry, Load, Step
-from bench.rounds.watch import SETTLE_S, Numbers, Watch, send, upstreams
+from bench.rounds.watch import SETTLE_S, Numbers, Watch, send, settled_upstreams
 
 
 class Pace(Protocol):
@@ -22,7 +22,7 @@ def deliver(pace: Pace, load: Load, entry: Entry, on: Stand, cores: machine.Core
     """Connect, warm up, send and compare with what was due."""
     busy = load.connections
     open_streams(on, busy)
-    streams = upstreams(on)
+    streams = settled_upstreams(on)
     if isinstance(entry, Step) and entry.idle:
         # They come after the others, so the first streams upstream are those that get the events.
         open_streams(on, busy + entry.idle)

@@ -5,10 +5,14 @@ from typing import Any
 
 from bench import machine
 from bench.contestants import Stand
+from bench.machine import BenchError
 
 TIMEOUT_S = 120.0
 # Let go of what connecting needed before memory or CPU is read.
 SETTLE_S = 1.0
+
+# How long upstream's streams must stay as many to be taken for all.
+_LOOK_S = 0.2
 
 Numbers = dict[str, Any]
 
@@ -61,6 +65,20 @@ def upstreams(on: Stand) -> int:
     """How many streams upstream serves: one per feed, if the sharing works."""
     on.upstream.tell("streams")
     return int(on.upstream.hear().split()[1])
+
+
+def settled_upstreams(on: Stand) -> int:
+    """The same, once it no longer changes: who asks upstream for clients may do so a moment later.
+
+    Raises BenchError where nobody asks.
+    """
+    before, now = -1, upstreams(on)
+    while now != before:
+        time.sleep(_LOOK_S)
+        before, now = now, upstreams(on)
+    if not now:
+        raise BenchError("upstream was asked for nothing")
+    return now
 
 
 def send(

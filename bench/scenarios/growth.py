@@ -87,7 +87,6 @@ FEEDS = Growth(
     entries=tuple(map(_feeds, (10, 100, 1000))),
     baseline="10",
     columns=_COLUMNS,
-    goals=(Goal("cpu_us_per_event", most=_FLAT, against="10", entry="1,000"),),
 )
 HISTORY = Growth(
     name="growth-history",

@@ -35,9 +35,12 @@ def test_delivery(run, contestant):
     load = Load(users=1, tabs=10)
     entries = (Entry(contestant, 20),)
     took = run(Delivery(name="", load=load, rate=100, warmup=5, entries=entries, **COMMON))
-    assert (took["deliveries"], took["lost"], took["out_of_order"]) == (200, 0, 0)
+    assert took["deliveries"] + took["lost"] == 200
+    assert contestant in PEERS or took["lost"] == 0  # what a peer loses is told, and its affair
+    assert took["deliveries"] >= 100
+    assert took["out_of_order"] == 0
     assert took["upstream_streams"] == (10 if contestant == "nginx-proxy" else 1)
-    assert took["cpu_us_per_delivery"] > 0 or took["cpu_s"] == 0  # the kernel counts by 10 ms
+    assert took["cpu_us_per_delivery"] == pytest.approx(1e6 * took["cpu_s"] / took["deliveries"])
     assert 0 < took["p50_ms"] <= took["p99_ms"] <= took["max_ms"]
 
 
