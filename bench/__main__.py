@@ -71,7 +71,12 @@ def main() -> int:
     parser.add_argument("scenario", nargs="*", help=f"all, or some of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, help="instead of what the scenario says")
     parser.add_argument("--minutes", type=float, help="how long a soak takes")
-    parser.add_argument("--only", action="append", default=[], help="a contestant; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        help="a contestant; may be repeated. Half a table is no result: nothing is written",
+    )
     parser.add_argument(
         "--patience",
         type=int,
@@ -84,6 +89,7 @@ def main() -> int:
     unknown = set(asked.scenario) - set(names)
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    asked.dry = asked.dry or bool(asked.only)
     chosen = [one for one in SCENARIOS if _is_chosen(one, asked.scenario)]
     if asked.minutes:
         chosen = [
