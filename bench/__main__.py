@@ -60,12 +60,15 @@ def _round(
             return best | {"tries": len(tries)}
 
 
-def _is_chosen(scenario: Scenario, names: list[str]) -> bool:
-    return scenario.name in names if names else not scenario.on_request
+def _chosen(names: list[str], minutes: float | None) -> list[Scenario]:
+    """Those that are named, else all that don't take too long for that."""
+    found = [one for one in SCENARIOS if (one.name in names if names else not one.on_request)]
+    if minutes is None:
+        return found
+    return [replace(one, minutes=minutes) if isinstance(one, Soak) else one for one in found]
 
 
-def main() -> int:
-    """The command."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = [one.name for one in SCENARIOS]
     parser.add_argument("scenario", nargs="*", help=f"all, or some of: {', '.join(names)}")
@@ -90,18 +93,21 @@ def main() -> int:
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     asked.dry = asked.dry or bool(asked.only)
-    chosen = [one for one in SCENARIOS if _is_chosen(one, asked.scenario)]
-    if asked.minutes:
-        chosen = [
-            replace(one, minutes=asked.minutes) if isinstance(one, Soak) else one for one in chosen
-        ]
+    return asked
+
+
+def main() -> int:
+    """The command."""
+    asked = _arguments()
+    chosen = [] if asked.report else _chosen(asked.scenario, asked.minutes)
     try:
         with TemporaryDirectory(prefix="bench-") as folder:
-            built = compile_c(Path(folder), ("emit", "load", "sendloop"))
-            for scenario in chosen if not asked.report else ():
-                result = measure(
-                    scenario, asked.only, asked.rounds or scenario.rounds, built, asked.patience
-                )
+            built = compile_c(Path(folder), ("emit", "load", "sendloop")) if chosen else {}
+            for scenario in chosen:
+                # A soak is long enough to see disturbances for what they are.
+                patience = 0 if isinstance(scenario, Soak) else asked.patience
+                count = asked.rounds or scenario.rounds
+                result = measure(scenario, asked.only, count, built, patience)
                 show(result)
                 if not asked.dry:
                     results.save(result)

@@ -23,14 +23,15 @@ def write_readme(path: Path = README) -> None:
 
 def short_table(results: Mapping[str, Result]) -> Iterator[str]:
     """One row for each idea that was measured."""
-    measured = {name for name, result in results.items() if result.rounds.get("relay")}
-    if measured:
+    rows = [
+        f"| {what} | {_filled(results[name], figure)} | {_filled(results[name], beside)} |"
+        for name, what, figure, beside in _ROWS
+        if name in results and results[name].rounds.get("relay")
+    ]
+    if rows:
         yield "| on one core | relay | beside it |"
         yield "| --- | --- | --- |"
-    for name, what, figure, beside in _ROWS:
-        if name in measured:
-            result = results[name]
-            yield f"| {what} | {_filled(result, figure)} | {_filled(result, beside)} |"
+        yield from rows
 
 
 # A part in [row: metric] is filled in; against another row it is [row / other: metric].

@@ -88,6 +88,10 @@ def test_the_readme_keeps_everything_but_its_table(folder):
     assert "2.00 × the kernel's `send()`, 0.67 × nchan" in first
     readme.write_readme(path)
     assert path.read_text() == first
+    for path_of_result in (folder / "results").iterdir():
+        path_of_result.unlink()
+    readme.write_readme(path)
+    assert path.read_text() == f"before\n{readme.BEGIN}\n\n{readme.END}\nafter\n"
     path.write_text("no marks")
     with pytest.raises(ValueError, match="no place"):
         readme.write_readme(path)
