@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 PORT ?= 8080
+MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -17,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench chaos-replicas fuzz lock audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas fuzz lock audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,8 +32,17 @@ test: needs static core-coverage ## everything: format, lint, types, core covera
 check: static ## the quick subset for every edit: format, lint, types, unit tests
 	$(BIN)/python -m pytest -q $(UNIT_TESTS)
 
-bench: dev ## measure against the peers, results in bench/results; SCENARIO=… runs one
+bench: bench-tools ## measure against the peers, results in bench/results; SCENARIO=… runs one
 	$(BIN)/python -m bench $(SCENARIO)
+
+soak: bench-tools ## clients that come and go for MINUTES=30: memory flat, nothing left over
+	$(BIN)/python -m bench soak --minutes $(MINUTES)
+
+micro: dev ## how fast the inner pieces are; `make test` runs the same ones briefly
+	$(BIN)/python -m pytest tests/micro --benchmark-max-time=2
+
+bench-tools: dev
+	@bench/tools.sh $(BIN)/python
 
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
@@ -81,11 +91,12 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	compile() { "$$tools/bin/uv" pip compile pyproject.toml $(LOCK_FLAGS) "$$@"; }; \
 	compile $(UPGRADE) --group dev -o requirements-dev.lock; \
 	compile -c requirements-dev.lock -o requirements.lock; \
-	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock; \
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock
 
 audit: ## known advisories against everything that is locked; asks the package index, which must be reachable
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -80,16 +80,33 @@ def facts() -> dict[str, object]:
             "python": platform.python_version(),
             "gcc": _say("gcc", "-dumpfullversion"),
             **{name: version(name) for name in _PACKAGES},
-            **_nginx(),
+            **_debian(),
+            **_go(),
+            **_pinned(),
         },
         "commit": _say("git", "rev-parse", "HEAD"),
-        "uncommitted": bool(_say("git", "status", "--porcelain", "--", "src", "bench/c")),
+        "uncommitted": bool(
+            _say("git", "status", "--porcelain", "--", "src", "bench", ":!bench/results")
+        ),
     }
 
 
-def _nginx() -> dict[str, str]:
-    found = _say("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "nginx", "libnginx-mod-nchan")
-    return dict(line.split(" ", 1) for line in found.splitlines() if not line.endswith(" "))
+def _debian() -> dict[str, str]:
+    form = "${Package} ${Version}\n"
+    names = ("nginx", "libnginx-mod-nchan", "pushpin")
+    found = [_say("dpkg-query", "-W", "-f", form, name) for name in names]
+    return dict(line.split(" ", 1) for line in found if " " in line)
+
+
+def _go() -> dict[str, str]:
+    files = sorted((_ROOT / "bench" / ".cache" / "bin").glob("*.version"))
+    return {file.stem: file.read_text().strip() for file in files}
+
+
+def _pinned() -> dict[str, str]:
+    """Peers in an environment of their own, which has what its lock file says."""
+    lock = (_ROOT / "bench" / "requirements.lock").read_text()
+    return dict(re.findall(r"^(sse-starlette|uvicorn)==(\S+)", lock, re.MULTILINE))
 
 
 def _say(*argv: str) -> str:

@@ -6,7 +6,10 @@ memory what is resident; neither is asked of the program itself.
 
 import json
 import os
+import random
+import resource
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -18,6 +21,7 @@ from bench.machine import TICKS_PER_S, BenchError
 
 _C = Path(__file__).parent / "c"
 _PATIENCE_S = 15.0
+_PORTS = range(10_000, 32_768)
 
 
 class Program:
@@ -34,6 +38,9 @@ class Program:
         self.name = name
         self._log = folder / f"{name}.log"
         self._rest = b""
+        # As a service manager would set it up: as many descriptors as there may be.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {core})  # inherited from the first instruction on
         try:
@@ -58,6 +65,11 @@ class Program:
         return found
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    @property
     def cpu_s(self) -> float:
         """Seconds of CPU so far."""
         ticks = 0
@@ -80,6 +92,16 @@ class Program:
         """Let `peak_bytes` begin anew."""
         for pid in self.pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    @property
+    def descriptors(self) -> int:
+        """How many files, sockets and pipes are open."""
+        return sum(1 for pid in self.pids for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+    def tasks(self) -> int:
+        """How many asyncio tasks it has; for the relay as bench/counted.py runs it."""
+        self._process.send_signal(signal.SIGUSR2)
+        return int(self.hear())
 
     def tell(self, line: str) -> None:
         """Send a command."""
@@ -142,16 +164,22 @@ def compile_c(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
+    """A port that nobody listens on just now. It lies below those that the kernel gives to
+    connections, of which the bench itself makes thousands before it is taken.
+    """
+    for port in random.sample(_PORTS, 100):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
         return port
+    raise BenchError("no free port was found")
 
 
 def wait_for(port: int, program: Program) -> None:
     """Until somebody listens. Raises BenchError if nobody does."""
     deadline_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s and program.is_alive:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.scenarios import SCENARIOS, Scenario
+from bench.kinds import Scenario
+from bench.scenarios import SCENARIOS
 
 FOLDER = Path(__file__).parent / "results"
 # More digits than this mean nothing here.

@@ -1,17 +1,22 @@
 /* The upstream of every contestant: an API that sends numbered, time-stamped events.
  *
  *   emit serve DATA_BYTES                 an HTTP server: a stream for whoever asks for one
- *   emit publish DATA_BYTES PORT PATH     an HTTP client that publishes each event by POST
+ *   emit publish DATA_BYTES PORT QUOTE HEAD BEFORE AFTER
+ *                                         a client that publishes each event to PORT: an HTTP
+ *                                         request that begins with HEAD, or, where that is "zmq", a
+ *                                         message from a ZeroMQ PUSH socket. The body is the event
+ *                                         between BEFORE and AFTER, its quotes written as QUOTE
  *
  * Commands on stdin:
- *   go COUNT RATE     COUNT events, in turns over all streams, RATE a second (0: as fast as they
- *                     are taken); answers "done SECONDS"
+ *   go COUNT RATE N   COUNT events, in turns over the first N streams (0: over all), RATE a second
+ *                     (0: as fast as they are taken); answers "done SECONDS"
  *   streams           answers "streams N"
  *
  * It sends by blocking writes: a contestant that is slow slows its upstream, and loses nothing by
  * our doing.
  */
 #include "common.h"
+#include <endian.h>
 
 enum { STDIN_KEY = 1000000, LISTEN_KEY, TIMER_KEY };
 #define BATCH 64 /* events in one write while saturating */
@@ -25,9 +30,10 @@ struct stream {
 static struct stream *streams;
 static size_t streams_size;
 static uint32_t *ring; /* open streams, in turns */
-static size_t ring_size, turn;
+static size_t ring_size, turn, in_turn;
 static int epoll, timer, data_bytes;
-static const char *publish_path;
+static const char *publish_head, *before = "", *after = "", *quote = "\"";
+static bool zmq;
 static char *padding;
 
 static struct stream *stream_of(int fd)
@@ -60,22 +66,41 @@ static void drop(int fd)
     close(fd);
 }
 
+/* What stands before the body of a published event; how many bytes. */
+static size_t publish_prefix(char *out, size_t body)
+{
+    uint64_t size = htobe64(body);
+    if (!zmq)
+        return (size_t)sprintf(out, "%s\r\nContent-Length: %zu\r\n\r\n", publish_head, body);
+    out[0] = 2; /* a single frame whose size takes eight bytes */
+    memcpy(out + 1, &size, sizeof size);
+    return 1 + sizeof size;
+}
+
 /* One event as this stream frames it; how many bytes. */
 static size_t frame(struct stream *to, char *out)
 {
-    char data[64], block[128];
+    char data[80], block[128];
     uint64_t number = ++to->number;
-    int head = snprintf(data, sizeof data, "{\"n\":%llu,\"t\":%llu,\"pad\":\"",
-                        (unsigned long long)number, (unsigned long long)now_ns());
-    int fill = data_bytes - head - 2, size;
-    if (publish_path)
-        return (size_t)sprintf(out,
-                               "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: text/plain\r\n"
-                               "Content-Length: %d\r\n\r\n%s%.*s\"}",
-                               publish_path, data_bytes, data, fill, padding);
+    int head = snprintf(data, sizeof data, "{%sn%s:%llu,%st%s:%llu,%spad%s:%s", quote, quote,
+                        (unsigned long long)number, quote, quote, (unsigned long long)now_ns(),
+                        quote, quote, quote);
+    /* as long as if every quote were one byte */
+    int fill = data_bytes - head - 2 + 7 * ((int)strlen(quote) - 1), size;
+    if (publish_head) {
+        size_t body = strlen(before) + (size_t)(head + fill) + strlen(quote) + 1 + strlen(after);
+        size_t prefix = publish_prefix(out, body);
+        return prefix + (size_t)sprintf(out + prefix, "%s%s%.*s%s}%s", before, data, fill, padding,
+                                        quote, after);
+    }
     size = snprintf(block, sizeof block, "id: %llu\ndata: %s", (unsigned long long)number, data);
     if (!to->chunked) return (size_t)sprintf(out, "%s%.*s\"}\n\n", block, fill, padding);
     return (size_t)sprintf(out, "%x\r\n%s%.*s\"}\n\n\r\n", size + fill + 4, block, fill, padding);
+}
+
+static size_t streams_in_turn(void)
+{
+    return in_turn && in_turn < ring_size ? in_turn : ring_size;
 }
 
 /* Send the next `count` events of the stream whose turn it is. */
@@ -84,12 +109,12 @@ static void emit(int count)
     static char *out;
     struct stream *to;
     size_t size = 0;
-    if (!out && !(out = malloc((size_t)BATCH * ((size_t)data_bytes + 512)))) die("malloc");
+    if (!out && !(out = malloc((size_t)BATCH * ((size_t)data_bytes + 2048)))) die("malloc");
     if (!ring_size) {
         fprintf(stderr, "emit: nobody is subscribed\n");
         exit(1);
     }
-    turn = turn % ring_size;
+    turn = turn % streams_in_turn();
     to = &streams[ring[turn++]];
     while (count--) size += frame(to, out + size);
     if (!send_all(to->fd, out, size)) drop(to->fd);
@@ -122,7 +147,7 @@ static void readable(int fd)
     }
     request[size] = 0;
     /* A request comes in one piece on loopback; answers to what we publish are only read away. */
-    if (!publish_path && strstr(request, "\r\n\r\n")) answer(fd, request);
+    if (!publish_head && strstr(request, "\r\n\r\n")) answer(fd, request);
 }
 
 static void serve_one(const struct epoll_event *event, int listener)
@@ -146,13 +171,18 @@ static void serve_waiting(int listener, int timeout_ms)
             serve_one(&events[i], listener);
 }
 
+/* The same number to each stream, whatever of it fits one write. */
 static void saturate(uint64_t count, int listener)
 {
     while (count) {
-        int batch = count < BATCH ? (int)count : BATCH;
-        emit(batch);
-        count -= (uint64_t)batch;
-        serve_waiting(listener, 0);
+        size_t streams = streams_in_turn();
+        uint64_t share = streams ? count / streams : 0;
+        int batch = share > BATCH ? BATCH : share ? (int)share : 1;
+        for (size_t i = 0; i < (share ? streams : count); i++) {
+            emit(batch);
+            serve_waiting(listener, 0);
+        }
+        count -= share ? (uint64_t)batch * streams : count;
     }
 }
 
@@ -178,7 +208,7 @@ static void obey(const char *line, int listener)
 {
     unsigned long long count;
     double rate;
-    if (sscanf(line, "go %llu %lf", &count, &rate) == 2) {
+    if (sscanf(line, "go %llu %lf %zu", &count, &rate, &in_turn) == 3) {
         uint64_t started_ns = now_ns();
         if (rate > 0)
             pace(count, rate, listener);
@@ -188,6 +218,29 @@ static void obey(const char *line, int listener)
     } else {
         say("streams %zu", ring_size);
     }
+}
+
+/* ZMTP 3.0 without security: a greeting each, then a READY each. What the other says is read away. */
+static void greet(int fd)
+{
+    static const char greeting[64] = "\xff\0\0\0\0\0\0\0\0\x7f\3\0NULL";
+    static const char ready[] = "\4\x1a\5READY\13Socket-Type\0\0\0\4PUSH";
+    char theirs[64];
+    if (!send_all(fd, greeting, sizeof greeting)) die("send");
+    if (recv(fd, theirs, sizeof theirs, MSG_WAITALL) != sizeof theirs) die("greeting");
+    if (!send_all(fd, ready, sizeof ready - 1)) die("send");
+}
+
+static int publish_to(char **argv)
+{
+    int fd = connect_to(atoi(argv[3]));
+    quote = argv[4];
+    publish_head = argv[5];
+    before = argv[6];
+    after = argv[7];
+    zmq = !strcmp(publish_head, "zmq");
+    if (zmq) greet(fd);
+    return fd;
 }
 
 int main(int argc, char **argv)
@@ -203,9 +256,8 @@ int main(int argc, char **argv)
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     watch(epoll, 0, STDIN_KEY);
     watch(epoll, timer, TIMER_KEY);
-    if (argc > 4) {
-        int fd = connect_to(atoi(argv[3]));
-        publish_path = argv[4];
+    if (argc > 7) {
+        int fd = publish_to(argv);
         stream_of(fd);
         begin_stream(fd, false);
         watch(epoll, fd, (uint32_t)fd);
