@@ -14,7 +14,7 @@ from lebureau_relay.core.credential import Credential, CredentialKind
 from lebureau_relay.core.event import Entry, Event
 from lebureau_relay.core.history import History, HistoryLimits, ResumePlan, Standing
 from lebureau_relay.relay.fanout import Fanout
-from lebureau_relay.relay.subscriber import State, Subscriber
+from lebureau_relay.relay.subscriber import Subscriber
 
 EVENTS = 100
 DATA = b'{"n":100000000001,"pad":"%b"}' % (b"x" * 174)
@@ -97,23 +97,21 @@ def test_flush(benchmark, events):
     feed = SimpleNamespace(
         history=full_history(1000),
         shown=1000 - events,
-        subscribers={},
         meter=SimpleNamespace(delivered=lambda *_: None, delay=lambda _: None),
     )
     credential = Credential(CredentialKind.KEY, "lb_k_micro")
-    for _ in range(1000):
-        one = Subscriber(feed, sink, credential, chunked=True, on_gone=lambda: None)
-        one.state = State.LIVE
-        feed.subscribers[one] = None
-    fanout = Fanout(feed, lambda: 0.0)
+    feed.fanout = fanout = Fanout(feed, lambda: 0.0)
+    crowd = [
+        Subscriber(feed, sink, credential, chunked=True, on_gone=lambda: None) for _ in range(1000)
+    ]
 
     def behind() -> None:
-        for one in feed.subscribers:
-            one.cursor = 1000 - events
         fanout.restart(1000 - events)
+        for one in crowd:
+            fanout.enter(one)
         feed.shown = 1000
 
     rounds = 20
     assert benchmark.pedantic(lambda: fanout.flush(NEVER_S), setup=behind, rounds=rounds)
-    assert {one.cursor for one in feed.subscribers} == {1000}
+    assert {one.offset for one in crowd} == {1000}
     assert sink.writes >= 1000

@@ -117,11 +117,11 @@ async def test_an_interrupted_flush_goes_on_by_each_ones_cursor(house):
     house.api.emit_ids(1)
     while not any(len(client.wire.writes) > 1 for client in clients):
         await one_turn()
-    has = [client for client in clients if client.subscriber.cursor == 1]
+    has = [client for client in clients if client.subscriber.offset == 1]
     assert 0 < len(has) < 200, "a turn is bounded"
     house.api.emit_ids(2)
     has[0].leave()
-    lacks = [client for client in clients if client.subscriber.cursor == 0]
+    lacks = [client for client in clients if client.subscriber.offset == 0]
     lacks[0].leave()
     lacks[1].wire.stall()
     lacks[2].wire.protocol.pause_writing()
@@ -146,7 +146,7 @@ async def test_others_run_between_the_turns_of_a_flush(house):
     clients = [await house.join(cost_s=0.001) for _ in range(300)]
     house.api.emit_ids(1)
     turns = 0
-    while clients[-1].subscriber.cursor == 0 or clients[0].subscriber.cursor == 0:
+    while clients[-1].subscriber.offset == 0 or clients[0].subscriber.offset == 0:
         turns += 1
         await one_turn()
     assert turns > 4
@@ -162,9 +162,9 @@ async def test_two_feeds_share_the_turns(house):
     own, other = house.api.listening
     own.send(said(1).block)
     other.send(said(1).block)
-    while not few.subscriber.cursor:
+    while not few.subscriber.offset:
         await one_turn()
-    assert any(client.subscriber.cursor == 0 for client in many)
+    assert any(client.subscriber.offset == 0 for client in many)
     await house.settle()
     assert few.ids == ["1"]
     assert all(client.ids == ["1"] for client in many)

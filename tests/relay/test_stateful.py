@@ -324,7 +324,7 @@ class World(RuleBasedStateMachine):
             for subscriber in feed.subscribers:
                 assert subscriber.state is not State.REPLAYING
                 if subscriber.state is State.LIVE:
-                    assert subscriber.cursor == feed.shown == feed.history.top
+                    assert subscriber.offset == feed.shown == feed.history.top
 
     def teardown(self) -> None:
         """In the end upstream is well, everybody reads, and nothing may be missing."""

@@ -1,11 +1,13 @@
 """Fan-out: the same bytes to every subscriber of a feed, in as few writes as there are subscribers.
 
-A frame was built once, when its entry was made. Here what is new is joined once and handed to each
-transport; who fell behind reads the ring from its own cursor by the very same step. This is the hot
-path: a write costs some 6 µs of kernel time, so nothing here may cost as much.
+Nearly all of them stand at one place. They go together: what is new is joined once and handed to
+each transport, and where they stand is known once, here, not in each of them. Who falls behind gets
+a cursor of its own, reads the ring from there, and comes back when it has caught up. This is the
+hot path: a write costs some 6 µs of kernel time, so nothing here may cost as much.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from lebureau_relay.core import sse
@@ -23,94 +25,157 @@ _WRITES_PER_LOOK = 64
 # Different cursors whose joined bytes are kept for the moment; a storm of replays shares them.
 _MAX_JOINS = 64
 
+Crowd = dict[Subscriber, asyncio.Transport]
+
 
 class Fanout:
-    """The writing side of one feed."""
+    """The writing side of one feed.
 
-    __slots__ = ("_clock", "_feed", "_joins", "_round", "_target", "flushed", "written_at_s")
+    A flush goes in passes: one piece, of up to 16 KiB, to everybody who is LIVE. `level` is where
+    they stand when the pass is over, and `flushed` where they stood before it; between passes the
+    two are one.
+    """
+
+    __slots__ = (
+        "_bare",
+        "_chunked",
+        "_clock",
+        "_feed",
+        "_joins",
+        "_rest",
+        "_since_s",
+        "flushed",
+        "level",
+        "written_at_s",
+    )
 
     def __init__(self, feed: "Feed", clock: Callable[[], float]) -> None:
         self._feed = feed
         self._clock = clock
-        self.flushed = feed.shown  # offset that the last whole flush reached
+        self.flushed = self.level = feed.shown
         self.written_at_s = clock()  # when every live subscriber was last written to
-        self._round: list[Subscriber] = []  # of an interrupted flush, who is still to come
-        self._target = self.flushed  # offset that this flush goes to
+        # those who go together: over HTTP/1.1, and over 1.0
+        self._chunked: Crowd = {}
+        self._bare: Crowd = {}
+        # of an interrupted pass, who is still to come, and what each gets
+        self._rest: list[tuple[Collection[asyncio.Transport], bytes]] = []
+        self._since_s: float | None = None  # when the oldest entry of this flush came
         # cursor (bare: -cursor - 1) -> joined bytes, and the offset that they reach
         self._joins: dict[int, tuple[bytes, int]] = {}
 
-    def flush(self, deadline_s: float) -> bool:  # noqa: C901 - a call per subscriber would show
-        """Hand what is new to everybody who keeps up; say whether all have it. One write per
-        subscriber and 16 KiB.
-        """
-        if not self._round:
-            self._target = self._feed.shown
-            if self._target == self.flushed:
-                return True
-            self._round = list(self._feed.subscribers)
-            self._round.reverse()
-        waiting, target = self._round, self._target
-        start, shared, upto = self._common(target)
-        live = State.LIVE  # a member of an enum is looked up by way of its metaclass, each time
-        deliveries = size_bytes = writes = 0
-        while waiting:
-            subscriber = waiting.pop()
-            if subscriber.state is live and subscriber.cursor == start and subscriber.chunked:
-                # The cursor moves first, as in `_write_next`.
-                subscriber.cursor = upto
-                subscriber.transport.write(shared)
-                deliveries += upto - start
-                size_bytes += len(shared)
-            writes += 1
-            while subscriber.state is live and subscriber.cursor < target:
-                sent = self._write_next(subscriber, target)
-                if sent:
-                    deliveries += sent[0]
-                    size_bytes += sent[1]
-                writes += 1
-                if writes >= _WRITES_PER_LOOK:
-                    break
-            if writes >= _WRITES_PER_LOOK:
-                writes = 0
-                if subscriber.state is live and subscriber.cursor < target:
-                    waiting.append(subscriber)  # it goes on from its own cursor
-                if self._clock() > deadline_s:
-                    break
-        self._feed.meter.delivered(deliveries, size_bytes)
-        return not waiting and self._flushed(target)
+    # -- who goes together
 
-    def _flushed(self, target: int) -> bool:
-        """Everybody has been offered everything up to `target`."""
+    def enter(self, subscriber: Subscriber) -> None:
+        """It stands at `level` and goes with the others from now on."""
+        crowd = self._chunked if subscriber.chunked else self._bare
+        crowd[subscriber] = subscriber.transport
+        subscriber.state = State.LIVE
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """It goes alone from now on, with a cursor of its own; the caller gives it its state."""
+        subscriber.cursor = self.where(subscriber)
+        crowd = self._chunked if subscriber.chunked else self._bare
+        del crowd[subscriber]
+        for transports, _ in self._rest:
+            if isinstance(transports, dict):
+                transports.pop(subscriber.transport, None)
+
+    def where(self, subscriber: Subscriber) -> int:
+        """The offset at which one of those who go together stands."""
+        transport = subscriber.transport
+        waits = any(transport in transports for transports, _ in self._rest)
+        return self.flushed if waits else self.level
+
+    def _scatter(self) -> None:
+        """Each goes alone: where they stand is no longer in the ring, or means something else."""
+        for subscriber in (*self._chunked, *self._bare):
+            self.leave(subscriber)
+            subscriber.state = State.REPLAYING
+
+    # -- flushing
+
+    def flush(self, deadline_s: float) -> bool:
+        """Hand what is new to all who go together; say whether they have it. One write each and
+        16 KiB.
+        """
+        while self._rest or self._begin():
+            if not self._pass(deadline_s):
+                return False
+            self._arrive(self.level)
+            if self._clock() > deadline_s:
+                break
+        return self.flushed == self._feed.shown
+
+    def _begin(self) -> bool:
+        """Prepare a pass of what is new, if there is something, and somebody to have it."""
+        start, target = self.flushed, self._feed.shown
+        if start == target:
+            return False
+        if (self._chunked or self._bare) and start < self._feed.history.first - 1:
+            fallen = (*self._chunked, *self._bare)
+            self._scatter()
+            for subscriber in fallen:
+                self._feed.replay(subscriber)
+        if not (self._chunked or self._bare):
+            self._arrive(target)
+            return False
+        if self._since_s is None:
+            self._since_s = self._feed.history.entry(start + 1).at_s
+        for crowd, chunked in ((self._chunked, True), (self._bare, False)):
+            if crowd:
+                piece, self.level = self._join(start, target, chunked=chunked)
+                self._rest.append((list(crowd.values()), piece))
+        return True
+
+    def _pass(self, deadline_s: float) -> bool:
+        """Write to everybody who is still to come; False where the time was up before."""
+        rounds, self._rest = self._rest, []
+        events = self.level - self.flushed
+        while rounds:
+            waiting, piece = rounds.pop()
+            transports = list(waiting)
+            written = 0
+            while written < len(transports):
+                # While it is written to, `write` may call pause_writing: it has had this piece.
+                for transport in transports[written : written + _WRITES_PER_LOOK]:
+                    transport.write(piece)
+                written = min(written + _WRITES_PER_LOOK, len(transports))
+                if self._clock() > deadline_s and (rounds or written < len(transports)):
+                    rounds.append((transports[written:], piece))
+                    # To be asked for one by one, by who leaves meanwhile.
+                    self._rest = [(dict.fromkeys(who), what) for who, what in rounds if who]
+                    break
+            self._feed.meter.delivered(written * events, written * len(piece))
+            if self._rest:
+                return False
+        return True
+
+    def _arrive(self, offset: int) -> None:
+        """All who go together have had everything up to `offset`."""
         now_s = self._clock()
-        oldest = max(self.flushed + 1, self._feed.history.first)
-        if self._feed.subscribers and oldest <= self._feed.shown:
-            self._feed.meter.delay(now_s - self._feed.history.entry(oldest).at_s)
+        self.flushed = self.level = offset
         self.written_at_s = now_s
-        self.flushed = target
         self.forget_joins()
-        return self._feed.shown == target
+        if self._since_s is not None and offset == self._feed.shown:
+            self._feed.meter.delay(now_s - self._since_s)
+            self._since_s = None
 
-    def _common(self, target: int) -> tuple[int, bytes, int]:
-        """Where nearly all stand, what they get next, and how far that reaches. Nobody stands at
-        -1.
-        """
-        start = max(self.flushed, self._feed.history.first - 1)
-        if start >= target:
-            return -1, b"", -1
-        return start, *self._join(start, target, chunked=True)
+    # -- those who go alone
 
     def pump(self, subscriber: Subscriber) -> bool:
         """One turn of a replay: one write. Says whether there is more to do for it now."""
         if subscriber.state is not State.REPLAYING:
             return False
-        sent = self._write_next(subscriber, self._feed.shown)
+        sent = self._write_next(subscriber, self.level)
         if sent:
             self._feed.meter.delivered(*sent)
         # The write may have paused it, which a type checker can't see.
-        if subscriber.paused or subscriber.cursor < self._feed.shown:
-            return not subscriber.paused
-        # No await since the look at the top: the next entry finds it live.
-        subscriber.state = State.LIVE
+        if subscriber.paused:
+            return False
+        if subscriber.cursor != self.level:  # beyond it stands who came in the middle of a flush
+            return True
+        # No await since the look at the level: the next pass finds it there.
+        self.enter(subscriber)
         return False
 
     def _write_next(self, subscriber: Subscriber, target: int) -> tuple[int, int] | None:
@@ -168,9 +233,13 @@ class Fanout:
         return beat
 
     def restart(self, offset: int) -> None:
-        """The numbering is another now: a flush that was interrupted has no meaning any more."""
-        self._round = []
-        self._target = self.flushed = offset
+        """The numbering is another now: everybody has a cursor in the old one, and the caller finds
+        each its place.
+        """
+        self._scatter()
+        self._rest = []
+        self._since_s = None
+        self.flushed = self.level = offset
         self._joins.clear()
 
     def forget_joins(self) -> None:

@@ -225,8 +225,8 @@ class Feed:
         subscriber.resume_id = b""
         if subscriber.paused:
             subscriber.state = State.PAUSED
-        elif offset >= self.shown:
-            subscriber.state = State.LIVE
+        elif offset == self.fanout.level:
+            self.fanout.enter(subscriber)
         else:
             subscriber.state = State.REPLAYING
             self.replay(subscriber)

@@ -28,7 +28,7 @@ class State(Enum):
     """What a subscriber is doing."""
 
     REPLAYING = "replaying"  # reads the ring from its cursor, in turns with others
-    LIVE = "live"  # stands at the top: gets each flush
+    LIVE = "live"  # goes with all others at the top: gets each flush
     PAUSED = "paused"  # its socket takes no more; keeps only its cursor
     WAITING = "waiting"  # its cursor is asked of upstream
     ENDING = "ending"  # has been told goodbye; the rest is flushed
@@ -39,8 +39,8 @@ class Subscriber(asyncio.Protocol):
     """One stream to one client.
 
     The transport has this object as its protocol and its buffer limits set; headers have been sent.
-    `chunked` says whether bodies go in chunks (HTTP/1.1) or bare (1.0). `cursor` is the offset of
-    the last entry handed to the transport.
+    `chunked` says whether bodies go in chunks (HTTP/1.1) or bare (1.0). `cursor` is where it stands
+    unless it is LIVE: then it stands where all do, which the feed's Fanout knows.
     """
 
     __slots__ = (
@@ -89,7 +89,17 @@ class Subscriber(asyncio.Protocol):
     @property
     def place_id(self) -> bytes:
         """Where this subscriber stands, as a cursor."""
-        return self.resume_id or self.feed.history.place_id(self.cursor)
+        return self.resume_id or self.feed.history.place_id(self.offset)
+
+    @property
+    def offset(self) -> int:
+        """The offset of the last entry handed to the transport."""
+        return self.feed.fanout.where(self) if self.state is State.LIVE else self.cursor
+
+    def _go_alone(self, state: State) -> None:
+        if self.state is State.LIVE:
+            self.feed.fanout.leave(self)
+        self.state = state
 
     def say(self, block: bytes) -> None:
         """Write bytes of the relay's own, framed as this client needs them."""
@@ -105,7 +115,7 @@ class Subscriber(asyncio.Protocol):
         self.say(sse.relay_event("relay.closing", payload, self.place_id, retry_ms))
         if self.chunked:
             self.transport.write(sse.LAST_CHUNK)
-        self.state = State.ENDING
+        self._go_alone(State.ENDING)
         self.reason = reason
         self.transport.close()
 
@@ -121,7 +131,7 @@ class Subscriber(asyncio.Protocol):
         del exc  # how TCP ended says nothing that `reason` doesn't
         if self.state is State.GONE:
             return
-        self.state = State.GONE
+        self._go_alone(State.GONE)
         self.on_gone()
         self.feed.left(self, self.reason or CloseReason.CLIENT_GONE)
 
@@ -131,7 +141,7 @@ class Subscriber(asyncio.Protocol):
         """
         self.paused = True
         if self.state in (State.LIVE, State.REPLAYING):
-            self.state = State.PAUSED
+            self._go_alone(State.PAUSED)
         self.feed.stalled(self)
 
     def resume_writing(self) -> None:
