@@ -7,7 +7,7 @@ WORKDIR /build
 RUN python -m venv /relay
 # The locks first: they change seldom, and their layer is the heavy one.
 COPY requirements.lock requirements-build.lock ./
-RUN /relay/bin/pip install --require-hashes -r requirements.lock -r requirements-build.lock
+RUN /relay/bin/pip install --no-deps --require-hashes -r requirements.lock -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN /relay/bin/pip install --no-deps --no-build-isolation . \

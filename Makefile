@@ -26,8 +26,9 @@ help: ## what can be made
 demo: venv ## simulator, relay and page in one go; PORT=… chooses another port
 	@exec $(BIN)/lebureau-relay demo --port $(PORT)
 
+# Two at once, a file each: most tests wait for time to pass. What they measure is not worth knowing then.
 test: needs static core-coverage ## everything: format, lint, types, core coverage, every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
 check: static ## the quick subset for every edit: format, lint, types, unit tests
 	$(BIN)/python -m pytest -q $(UNIT_TESTS)
@@ -68,16 +69,18 @@ needs: dev
 venv: $(VENV)/.runtime
 dev: $(VENV)/.dev
 
+# The locks are complete, so nothing is resolved again (--no-deps): pip looks at the newest release of whatever is wanted
+# with an extra, finds no hash for it and stops, on the day that release appears.
 $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml
 	@echo 'installing what the relay needs into $(VENV)'
 	@tests/python.sh $(PYTHON) $(VENV)
-	@$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock -r requirements-build.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo 'installing what the tests need into $(VENV)'
-	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Pinned versions and hashes, no index address: whoever installs decides where from.

@@ -53,7 +53,7 @@ go_program centrifugo github.com/centrifugal/centrifugo/v5 v5.4.9
 if ! [ $cache/venv/.done -nt bench/requirements.lock ]; then
   echo "installing what draws, and the peers in Python, into $cache/venv"
   if "$python" -m venv --clear $cache/venv &&
-    $cache/venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r bench/requirements.lock; then
+    $cache/venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes -r bench/requirements.lock; then
     touch $cache/venv/.done
   else
     rm -rf $cache/venv

@@ -60,6 +60,7 @@ async def test_the_streams_of_one_identity_end_with_a_reason(relay, simulator, c
         await client.ended()
         assert (client.reason, client.finished) == ("operator", True)
     assert not any(client.closed for client in others)
+    await eventually(lambda: len(relay.said("stream.closed")) == 2)
     (line,) = relay.said("operator.end")
     assert (line["identity"], line["reason"], line["ended"]) == (name, "lost laptop", 2)
     assert [one["reason"] for one in relay.said("stream.closed")] == ["operator"] * 2
