@@ -1,7 +1,9 @@
 """Servers for the session, and a stand at each of them for every test of the contract."""
 
+import gc
+
 import pytest
-from tests.broker.programs import REDIS_6, REDIS_7, VALKEY, Cluster, Program
+from tests.broker.programs import REDIS_6, REDIS_7, VALKEY, Cluster, Program, eventually
 from tests.broker.stands import LIMITS, MemoryStand, RedisStand, Stand
 
 MEMORY = "memory"
@@ -87,3 +89,10 @@ async def at():
     yield make
     for each in made:
         await each.close()
+    # TLS says goodbye and waits for an answer, and nobody waits for that; the loop must not end yet.
+    await eventually(lambda: not _open_transports())
+
+
+def _open_transports() -> list[object]:
+    found = [one for one in gc.get_objects() if type(one).__name__ == "TCPTransport"]
+    return [one for one in found if "closed=False" in repr(one)]
