@@ -89,7 +89,7 @@ async def at():
     yield make
     for each in made:
         await each.close()
-    # TLS says goodbye and waits for an answer, and nobody waits for that; the loop must not end yet.
+    # TLS says goodbye and waits for an answer, and nobody waits for that: the loop has to.
     await eventually(lambda: not _open_transports())
 
 

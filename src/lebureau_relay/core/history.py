@@ -347,7 +347,7 @@ class History:
                 self._twice -= {key}
 
 
-# Shared by all: of ten thousand idle feeds hardly one ever has such keys, and a set of its own costs
-# each 216 bytes.
+# Shared by all: of ten thousand idle feeds hardly one ever has such keys, and a set of its own is
+# 216 bytes for each.
 _NONE: frozenset[bytes] = frozenset()
 _NOTHING = Entry(0, b"", b"", 0.0, GapCause.EVICTED)
