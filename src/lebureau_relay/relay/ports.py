@@ -98,9 +98,6 @@ class Identities(Protocol):
     def known_good(self, credential: Credential) -> bool:
         """Whether upstream's last word on it was good, however long ago; asks nobody."""
 
-    def known_bad(self, credential: Credential) -> bool:
-        """Whether upstream refused it within the last minute; asks nobody."""
-
     def accepted(self, credential: Credential, took_s: float = 0.0) -> None:
         """Upstream has just accepted it on a stream; it was asked `took_s` ago."""
 
