@@ -79,6 +79,7 @@ class Relay:
         self._deployment = Deployment(settings, self.metrics, self._keep)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Lock()
         self.public_url = ""
         self.admin_url = ""
         self.failed = asyncio.Event()  # a part that must never end has ended
@@ -112,17 +113,18 @@ class Relay:
         await self.hub.drain(drain.spread)
 
     async def stop(self) -> None:
-        """End whatever is left, at once. May be called without `drain`."""
-        self.ready = False
-        self._handler.refusing = True
-        await self.hub.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._deployment.leave()
-        for runner in self._runners:
-            await runner.cleanup()
-        await self._session.close()
+        """End whatever is left, at once. May be called without `drain`, and again."""
+        async with self._stopping:  # each part may be ended again, but not meanwhile
+            self.ready = False
+            self._handler.refusing = True
+            await self.hub.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._deployment.leave()
+            for runner in self._runners:
+                await runner.cleanup()
+            await self._session.close()
 
     def _keep(self, part: str, life: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the relay lives. Without it the relay would seem to work: where
