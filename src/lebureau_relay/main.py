@@ -255,7 +255,7 @@ class Relay:
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
         )
-        guard = Guard((), self._credential_rules(), self.metrics, soft=False)
+        guard = Guard((), self._credential_rules(), self.metrics, soft=False, listener="admin")
         runner = build_runner(build_admin(rules, sources), guard, most_waiting=lambda: _MAX_ADMIN)
         self._runners.append(runner)
         await serve_on(runner, sockets)

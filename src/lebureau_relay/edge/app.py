@@ -86,7 +86,7 @@ class Guard:
 
     `streams` are those whose GET may come from an EventSource. With `soft` such a request is
     refused in a way that EventSource survives, and comes back after `retry_s`, jittered, or what
-    the refusal says.
+    the refusal says. `listener` stands in the log lines of one that isn't the public one.
     """
 
     def __init__(
@@ -97,12 +97,14 @@ class Guard:
         *,
         soft: bool = True,
         retry_s: float = 3.0,
+        listener: str = "",
     ) -> None:
         self._names = {stream.path: stream.name for stream in streams}
         self._rules = rules
         self._observer = observer
         self._soft = soft
         self._retry_s = retry_s
+        self._where = {"listener": listener} if listener else {}
 
     def around(self, handle: _Handle) -> _Handle:
         """`handle`, with refusals answered.
@@ -166,7 +168,7 @@ class Guard:
     def tell(self, code: RefusalCode, **facts: object) -> None:
         """Count a refusal, and give it its line in the log."""
         self._observer.refused(code)
-        self._observer.note("info", "request.refused", code=code.value, **facts)
+        self._observer.note("info", "request.refused", code=code.value, **self._where, **facts)
 
     def tell_failure(self, error: BaseException | None) -> None:
         """One line for a failure: its kind and place, not its text, which may quote a header."""
