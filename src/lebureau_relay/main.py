@@ -22,11 +22,12 @@ from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.deployment import Deployment
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin
 from lebureau_relay.edge.admission import Admission, ClientAddresses
-from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
+from lebureau_relay.edge.app import Guard, build_app
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.lobby import MAX_WAITING
+from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason
 from lebureau_relay.identity import AuthRules, Register

@@ -13,9 +13,10 @@ from aiohttp import web
 
 from lebureau_relay.edge import admin
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
-from lebureau_relay.edge.app import Guard, build_runner, serve_on
+from lebureau_relay.edge.app import Guard
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen as bound
+from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.errors import RefusalCode
 from lebureau_relay.relay.ports import FeedFacts, HubFacts
 
