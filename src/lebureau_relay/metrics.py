@@ -25,7 +25,8 @@ from prometheus_client.registry import Collector
 
 from lebureau_relay.core.event import GapCause
 from lebureau_relay.errors import CloseReason, RefusalCode, SourceProblem
-from lebureau_relay.relay.ports import Clock, HubFacts
+from lebureau_relay.relay.observer import HubFacts
+from lebureau_relay.relay.ports import Clock
 
 Log = Callable[[str, str, Mapping[str, object]], None]
 
@@ -60,7 +61,7 @@ _TAKEOVER_BUCKETS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 6, 10, 30)
 
 
 class Metrics:
-    """`relay.ports.Observer` and everything that counts beside the streams.
+    """`relay.observer.Observer` and everything that counts beside the streams.
 
     `streams` are the names of all streams there will ever be. `facts` is called at every scrape,
     `log` for every note. `redis_operations` is the closed set that `redis_call` takes; it is empty
@@ -152,7 +153,7 @@ class Metrics:
 
 
 class Meter:
-    """`relay.ports.StreamMeter`: one stream's counters, each bound to its labels beforehand."""
+    """`relay.observer.StreamMeter`: one stream's counters, each bound to its labels beforehand."""
 
     __slots__ = (
         "_bytes_in",

@@ -18,7 +18,7 @@ from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen as bound
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.errors import RefusalCode
-from lebureau_relay.relay.ports import FeedFacts, HubFacts
+from lebureau_relay.relay.observer import FeedFacts, HubFacts
 
 TOKEN = "operators-canary"
 HASH = "0123456789abcdef" * 2

@@ -25,7 +25,8 @@ from aiohttp_sse import sse_response
 from multidict import CIMultiDict
 
 from lebureau_relay.errors import Refusal, RefusalCode
-from lebureau_relay.relay.ports import Clock, FeedFacts, HubFacts, Observer
+from lebureau_relay.relay.observer import FeedFacts, HubFacts, Observer
+from lebureau_relay.relay.ports import Clock
 
 # One screen for people, one bounded answer for programs; `feed_count` tells what is left out.
 _CONSOLE_FEEDS: Final = 20

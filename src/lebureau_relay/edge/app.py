@@ -15,7 +15,8 @@ from lebureau_relay.edge import refusals
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules, is_browser, read_cursor
 from lebureau_relay.errors import Refusal, RefusalCode
-from lebureau_relay.relay.ports import Observer, StreamSpec
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import StreamSpec
 
 StreamHandler = Callable[[web.Request, StreamSpec], Awaitable[web.StreamResponse]]
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

@@ -22,7 +22,8 @@ from lebureau_relay.identity.gate import Gate
 from lebureau_relay.identity.rules import AuthRules
 from lebureau_relay.identity.table import Record, Table
 from lebureau_relay.relay.budgets import LocalPlaces
-from lebureau_relay.relay.ports import Clock, Identity, Observer, Places
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import Clock, Identity, Places
 
 # How long a refusal answers for upstream: the contract, section 5.
 REFUSAL_HOLDS_S: Final = 60.0

@@ -24,8 +24,9 @@ from lebureau_relay.relay.farewells import Farewells
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.observer import FeedFacts, HubFacts
 from lebureau_relay.relay.owner import Outside, Owner
-from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
+from lebureau_relay.relay.ports import FeedKey, Identity
 from lebureau_relay.relay.share import Role, Share, Shared
 from lebureau_relay.relay.subscriber import State, Subscriber
 from lebureau_relay.relay.turns import Turns
