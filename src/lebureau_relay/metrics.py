@@ -53,8 +53,7 @@ _AGE_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 14_400, 43_2
 # Below a millisecond the loop is idle; 5 ms is one bounded flush; at 100 ms connects queue up; a
 # second is a stall.
 _LAG_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-# A call within one network takes a fraction of a millisecond, and none may wait longer than a
-# second.
+# A call within one network takes a fraction of a millisecond; none may wait longer than a second.
 _REDIS_BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 1)
 # 0.2 s is promised after a clean stop, one lease after a kill: 6 s by default.
 _TAKEOVER_BUCKETS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 6, 10, 30)
