@@ -295,22 +295,20 @@ async def test_a_401_is_remembered_for_a_minute(house):
     async with house.register() as made:
         for _ in range(3):
             assert (await refused(made.ensure_fresh(key()))).code is RefusalCode.INVALID_CREDENTIAL
+        house.now += 59
         assert (await refused(made.identify(key()))).code is RefusalCode.INVALID_CREDENTIAL
-        assert made.known_bad(key())
-        house.now += 60
-        assert not made.known_bad(key())
         assert house.api.asked[SECRET] == 1
+        house.now += 1
         house.api.answer = status(200)
         await made.ensure_fresh(key())
         assert made.known_good(key())
 
 
-async def test_a_403_is_remembered_but_not_bad(house):
+async def test_a_403_is_remembered_as_what_it_is(house):
     house.api.answer = status(403)
     async with house.register() as made:
         for _ in range(3):
             assert (await refused(made.ensure_fresh(key()))).code is RefusalCode.FORBIDDEN
-        assert not made.known_bad(key())
         assert not made.known_good(key())
     assert house.api.asked[SECRET] == 1
 
@@ -338,7 +336,6 @@ async def test_an_outage_is_no_refusal_and_no_acceptance(house, outage):
         assert refusal.code is RefusalCode.IDENTITY_UNAVAILABLE
         assert refusal.retry_after_s == 5
         assert not made.known_good(key())
-        assert not made.known_bad(key())
         house.api.answer = me(id="u1", capabilities=[])
         await made.identify(key())
     assert [level for level, *_ in house.notebook.notes] == ["warning"]
@@ -522,7 +519,6 @@ async def test_a_stream_that_was_refused_turns_the_queue_away(house):
         await until(lambda: made._gate._queue)
         made.rejected(key("first"))
         assert (await refused(second)).code is RefusalCode.TOO_MANY_FAILURES
-        assert made.known_bad(key("first"))
         assert (await refused(made.identify(key("first")))).code is RefusalCode.INVALID_CREDENTIAL
 
 
@@ -778,7 +774,7 @@ async def test_a_slow_acceptance_does_not_undo_a_refusal_that_came_after_its_que
         await asking_now
         made.accepted(key(), 1.5)
         assert not made.hold(key())
-        assert made.known_bad(key())
+        assert (await refused(made.ensure_fresh(key()))).code is RefusalCode.INVALID_CREDENTIAL
         made.accepted(key(), 0.5)
         assert made.known_good(key())
 
@@ -873,7 +869,8 @@ async def test_a_key_revoked_at_the_api_is_told(house, simulator):
         house.now += 1
         await until(lambda: house.revoked)
         house.now += 1
-        assert made.known_bad(key(first.key))
+        again = await refused(made.ensure_fresh(key(first.key)))
+        assert again.code is RefusalCode.INVALID_CREDENTIAL
         await made.ensure_fresh(key(other.key))
     assert house.revoked == [key(first.key)]
 

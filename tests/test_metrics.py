@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from lebureau_relay.core.event import GapCause
 from lebureau_relay.errors import CloseReason, RefusalCode, SourceProblem
 from lebureau_relay.metrics import Metrics
-from lebureau_relay.relay.ports import HubFacts
+from lebureau_relay.relay.observer import HubFacts
 
 OPEN = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
 TEXT = "text/plain"

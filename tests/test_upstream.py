@@ -10,7 +10,8 @@ import pytest
 from lebureau_relay.core.credential import Credential, CredentialKind
 from lebureau_relay.errors import SourceFailure
 from lebureau_relay.metrics import Metrics
-from lebureau_relay.relay.ports import FeedKey, HubFacts, StreamSpec
+from lebureau_relay.relay.observer import HubFacts
+from lebureau_relay.relay.ports import FeedKey, StreamSpec
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 KEY = FeedKey("somebody", StreamSpec("desktops", "/stream"), "")

@@ -22,11 +22,12 @@ from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.deployment import Deployment
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin
 from lebureau_relay.edge.admission import Admission, ClientAddresses
-from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
+from lebureau_relay.edge.app import Guard, build_app
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.lobby import MAX_WAITING
+from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason
 from lebureau_relay.identity import AuthRules, Register
@@ -79,6 +80,7 @@ class Relay:
         self._deployment = Deployment(settings, self.metrics, self._keep)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Lock()
         self.public_url = ""
         self.admin_url = ""
         self.failed = asyncio.Event()  # a part that must never end has ended
@@ -112,17 +114,18 @@ class Relay:
         await self.hub.drain(drain.spread)
 
     async def stop(self) -> None:
-        """End whatever is left, at once. May be called without `drain`."""
-        self.ready = False
-        self._handler.refusing = True
-        await self.hub.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._deployment.leave()
-        for runner in self._runners:
-            await runner.cleanup()
-        await self._session.close()
+        """End whatever is left, at once. May be called without `drain`, and again."""
+        async with self._stopping:  # each part may be ended again, but not meanwhile
+            self.ready = False
+            self._handler.refusing = True
+            await self.hub.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._deployment.leave()
+            for runner in self._runners:
+                await runner.cleanup()
+            await self._session.close()
 
     def _keep(self, part: str, life: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the relay lives. Without it the relay would seem to work: where
@@ -253,7 +256,7 @@ class Relay:
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
         )
-        guard = Guard((), self._credential_rules(), self.metrics, soft=False)
+        guard = Guard((), self._credential_rules(), self.metrics, soft=False, listener="admin")
         runner = build_runner(build_admin(rules, sources), guard, most_waiting=lambda: _MAX_ADMIN)
         self._runners.append(runner)
         await serve_on(runner, sockets)

@@ -25,7 +25,8 @@ from prometheus_client.registry import Collector
 
 from lebureau_relay.core.event import GapCause
 from lebureau_relay.errors import CloseReason, RefusalCode, SourceProblem
-from lebureau_relay.relay.ports import Clock, HubFacts
+from lebureau_relay.relay.observer import HubFacts
+from lebureau_relay.relay.ports import Clock
 
 Log = Callable[[str, str, Mapping[str, object]], None]
 
@@ -52,15 +53,14 @@ _AGE_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 14_400, 43_2
 # Below a millisecond the loop is idle; 5 ms is one bounded flush; at 100 ms connects queue up; a
 # second is a stall.
 _LAG_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-# A call within one network takes a fraction of a millisecond, and none may wait longer than a
-# second.
+# A call within one network takes a fraction of a millisecond; none may wait longer than a second.
 _REDIS_BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 1)
 # 0.2 s is promised after a clean stop, one lease after a kill: 6 s by default.
 _TAKEOVER_BUCKETS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 6, 10, 30)
 
 
 class Metrics:
-    """`relay.ports.Observer` and everything that counts beside the streams.
+    """`relay.observer.Observer` and everything that counts beside the streams.
 
     `streams` are the names of all streams there will ever be. `facts` is called at every scrape,
     `log` for every note. `redis_operations` is the closed set that `redis_call` takes; it is empty
@@ -152,7 +152,7 @@ class Metrics:
 
 
 class Meter:
-    """`relay.ports.StreamMeter`: one stream's counters, each bound to its labels beforehand."""
+    """`relay.observer.StreamMeter`: one stream's counters, each bound to its labels beforehand."""
 
     __slots__ = (
         "_bytes_in",

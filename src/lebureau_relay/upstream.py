@@ -24,7 +24,8 @@ from lebureau_relay.core.event import Event
 from lebureau_relay.core.outbound import request_headers
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import SourceFailure, SourceProblem
-from lebureau_relay.relay.ports import FeedKey, Observer, StreamMeter, Subscription
+from lebureau_relay.relay.observer import Observer, StreamMeter
+from lebureau_relay.relay.ports import FeedKey, Subscription
 
 # A redirect within the API's own origin is followed so often; a longer chain is a loop.
 _MAX_REDIRECTS = 5

@@ -30,6 +30,8 @@ async def works(stand: RedisStand) -> None:
     assert offsets(page.entries) == [1, 2]
     assert await owner.give(stand.feed, token, if_wanted=False)
     await eventually(lambda: member.free)
+    await stand.stop(other)
+    await other.close()  # has nothing more to do
 
 
 async def goes_on(stand: RedisStand, broker, member: Member) -> int:

@@ -14,6 +14,8 @@ from aiohttp import web
 from playwright.async_api import async_playwright
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
+from tests.broker.programs import VALKEY
+from tests.broker.programs import Program as Server
 from tests.e2e.clients import SseClient, Tab, ask, eventually
 from tests.e2e.veneer import Veneer
 
@@ -101,6 +103,14 @@ async def serve():
 @pytest.fixture
 async def relay(serve, simulator) -> Relay:
     return await serve(simulator.url)
+
+
+@pytest.fixture
+def valkey():
+    """A server that replicas share."""
+    server = Server(VALKEY)
+    yield server.start()
+    server.end()
 
 
 @pytest.fixture

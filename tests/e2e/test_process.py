@@ -1,5 +1,6 @@
 """The program: starts in words, drains on a signal, ends with 0, and leaves nothing behind."""
 
+import asyncio
 import signal
 import socket
 
@@ -254,3 +255,17 @@ async def test_a_command_that_there_is_not_is_bad_usage(program):
     relay = await program("", "nonsense")
     assert await relay.exit() == 2
     assert "Traceback" not in relay.stderr
+
+
+@pytest.mark.server
+async def test_a_relay_may_be_stopped_again(simulator, user, serve, connect, valkey):
+    """By whoever isn't sure, at the same time and later: the first one does it."""
+    shared = {"url": valkey.url, "hash_secret": "any secret of some length will do here"}
+    relay = await serve(simulator.url, redis=shared)
+    client = await connect(relay)
+    simulator.emit(user.id, "desktops", 1)
+    await client.has(1)
+    await asyncio.gather(relay.stop(), relay.stop())
+    await relay.stop()
+    await client.ended()
+    await eventually(lambda: valkey.ask("CLIENT", "LIST").count("\n") == 1, said="only who asks")

@@ -13,8 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.broker.programs import VALKEY
-from tests.broker.programs import Program as Server
 from tests.e2e.clients import SseClient, address, ask, breaks, eventually
 from tests.e2e.conftest import Metrics, Program
 
@@ -106,13 +104,6 @@ def listens_on(pid: int) -> set[int]:
             held.add(link.readlink().name.removeprefix("socket:[").rstrip("]"))
     lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return {int(one[1].split(":")[1], 16) for one in lines if one[3] == "0A" and one[9] in held}
-
-
-@pytest.fixture
-def valkey():
-    server = Server(VALKEY)
-    yield server.start()
-    server.end()
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
-from lebureau_relay.edge.app import Guard, build_app, build_runner, serve_on
+from lebureau_relay.edge.app import Guard, build_app
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen
+from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.relay.ports import StreamSpec
 
 STREAM = StreamSpec("desktops", "/api/desktops/stream", forward_query=("view", "apiKey"))

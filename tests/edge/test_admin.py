@@ -13,8 +13,12 @@ from aiohttp import web
 
 from lebureau_relay.edge import admin
 from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
+from lebureau_relay.edge.app import Guard
+from lebureau_relay.edge.credentials import CredentialRules
+from lebureau_relay.edge.listener import listen as bound
+from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.errors import RefusalCode
-from lebureau_relay.relay.ports import FeedFacts, HubFacts
+from lebureau_relay.relay.observer import FeedFacts, HubFacts
 
 TOKEN = "operators-canary"
 HASH = "0123456789abcdef" * 2
@@ -78,25 +82,30 @@ def feed(subscribers=1, last_id="evt_1"):
 @dataclass
 class Listener:
     session: aiohttp.ClientSession
-    server: object
-    url: str
+    port: int
     relay: Relay
 
     def ask(self, path, method="GET", **options):
-        return self.session.request(method, self.url + path, **options)
+        return self.session.request(method, f"http://127.0.0.1:{self.port}{path}", **options)
 
 
 @pytest.fixture
-async def listen(aiohttp_server):
+async def listen():
     """Start a listener: `async with listen(token=…) as admin`."""
 
     @asynccontextmanager
     async def start(**rules):
         relay = Relay()
         app = build_admin(AdminRules("1.2.3", **rules), relay.sources())
-        server = await aiohttp_server(app)
-        async with aiohttp.ClientSession() as session:
-            yield Listener(session, server, f"http://127.0.0.1:{server.port}", relay)
+        guard = Guard((), CredentialRules(), relay, soft=False, listener="admin")
+        runner = build_runner(app, guard)
+        sockets = bound("127.0.0.1", 0, user_timeout_ms=30_000)
+        try:
+            await serve_on(runner, sockets)
+            async with aiohttp.ClientSession() as session:
+                yield Listener(session, sockets[0].getsockname()[1], relay)
+        finally:
+            await runner.cleanup()
 
     return start
 
@@ -174,10 +183,34 @@ async def test_the_operator_chooses_the_names(listen):
 
 async def test_a_request_without_a_host_is_not_given_one(listen):
     async with listen(allowed_hosts=("localhost",)) as listener:
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(b"GET /status HTTP/1.0\r\n\r\n")
         assert b" 403 " in await asyncio.wait_for(reader.readline(), 5)
         writer.close()
+
+
+REFUSED = {
+    "another name": ("GET", "/status", {"Host": "evil.example"}, "forbidden"),
+    "another site": ("GET", "/", {"Sec-Fetch-Site": "cross-site"}, "forbidden"),
+    "no such path": ("GET", "/.env?apiKey=canary", {}, "not_found"),
+    "no such verb": ("DELETE", "/status", {}, "method_not_allowed"),
+    "no token": ("POST", "/operator/end", {"Authorization": "Bearer guess"}, "invalid_credential"),
+    "no order": ("POST", "/operator/end", {"Authorization": f"Bearer {TOKEN}"}, "bad_request"),
+    "no such expectation": ("GET", "/healthz", {"Expect": "canary"}, "bad_request"),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "code"), REFUSED.values(), ids=REFUSED)
+async def test_every_refusal_has_its_name_in_log_and_metrics(listen, method, path, headers, code):
+    async with listen(token=TOKEN) as listener:
+        for _ in range(2):
+            async with listener.ask(path, method, headers=headers) as response:
+                await problem(response, RefusalCode(code).status, code)
+        assert listener.relay.refusals == [RefusalCode(code)] * 2
+        lines = [note for note in listener.relay.notes if note[0] == "info"]
+        facts = {"code": code, "listener": "admin", "stream": None}
+        assert lines == [("info", "request.refused", facts)] * 2
+        assert "canary" not in repr(listener.relay.notes)
 
 
 @pytest.mark.parametrize("path", GUARDED)
@@ -386,6 +419,7 @@ async def test_operators_end_streams_with_a_reason(listen, body, identity):
             assert await r.json() == {"ended": 7}
         facts = {"identity": identity or "all", "reason": "abuse", "ended": 7}
         assert listener.relay.ended == [identity]
+        assert listener.relay.refusals == []
         assert listener.relay.notes == [("warning", "operator.end", facts)]
 
 
@@ -413,7 +447,7 @@ async def test_the_token_is_needed(listen, authorization):
         assert listener.relay.refusals == [RefusalCode.INVALID_CREDENTIAL]
 
 
-async def test_guesses_are_counted_each_and_written_down_once_a_minute(listen):
+async def test_of_guesses_there_is_a_warning_a_minute(listen):
     async with listen(token=TOKEN) as listener:
         options = order(all=True, reason="x") | {"headers": {"Authorization": "Bearer guess"}}
         for _ in range(5):
@@ -421,7 +455,8 @@ async def test_guesses_are_counted_each_and_written_down_once_a_minute(listen):
                 await problem(response, 401, "invalid_credential")
         assert len(listener.relay.refusals) == 5
         facts = {"why": "the token is wrong"}
-        assert listener.relay.notes == [("warning", "operator.refused", facts)]
+        warnings = [note for note in listener.relay.notes if note[0] == "warning"]
+        assert warnings == [("warning", "operator.refused", facts)]
 
 
 @pytest.mark.parametrize(
@@ -464,7 +499,7 @@ async def test_a_body_that_can_not_be_read_ends_nothing(listen, data):
 async def test_a_body_that_never_comes_is_not_waited_for(listen, monkeypatch):
     monkeypatch.setattr(admin, "_ORDER_TIMEOUT_S", 0.05)
     async with listen(token=TOKEN) as listener:
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         head = f"POST /operator/end HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}"
         writer.write(f"{head}\r\nContent-Length: 10\r\n\r\n".encode())
         assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)

@@ -8,7 +8,7 @@ import socket
 import pytest
 from aiohttp import web
 
-from lebureau_relay.edge.app import ACCEPTS_PER_TURN
+from lebureau_relay.edge.server import ACCEPTS_PER_TURN
 from lebureau_relay.errors import Refusal, RefusalCode
 
 PATH = "/api/desktops/stream"

@@ -34,9 +34,9 @@ from lebureau_relay.core.outbound import request_headers
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.edge import admin
 from lebureau_relay.edge.admission import ClientAddresses
-from lebureau_relay.edge.app import _MAX_FIELDS, _MAX_LINE_BYTES
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules, read_ask, read_cursor
+from lebureau_relay.edge.server import _MAX_FIELDS, _MAX_LINE_BYTES
 from lebureau_relay.errors import Refusal
 from lebureau_relay.relay.ports import StreamSpec
 

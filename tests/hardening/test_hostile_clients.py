@@ -14,7 +14,7 @@ from tests.hardening.siege import Stand, Timed
 ROOM_BYTES = 64 * 1024 * 1024
 HEALTHY = 8
 
-# Whoever holds a head back is ended after edge.app.HEAD_TIMEOUT_S, counted from the connection.
+# Whoever holds a head back is ended after edge.server.HEAD_TIMEOUT_S, counted from the connection.
 HEAD_TIMEOUT_S = 15.0
 
 

@@ -124,7 +124,7 @@ async def test_a_form_of_another_site_has_no_token_to_send(relay, connect):
     assert not client.closed
 
 
-async def test_a_name_that_was_bound_to_this_address_gets_probes_and_metrics_only(relay):
+async def test_a_name_that_was_bound_to_this_address_gets_probes_and_metrics_only(relay, counts):
     def request(path: str) -> bytes:
         return b"GET %b HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n" % path.encode()
 
@@ -133,6 +133,11 @@ async def test_a_name_that_was_bound_to_this_address_gets_probes_and_metrics_onl
         assert (reply.status, reply.code) == (403, "forbidden"), path
     for path in ("/healthz", "/readyz", "/metrics"):
         assert (await ask(relay.admin_url, raw=request(path))).status == 200, path
+    await counts(relay, len(SHOWN), "refusals_total", code="forbidden")
+    await eventually(lambda: len(relay.said("request.refused")) >= len(SHOWN))
+    lines = [(line["code"], line["listener"]) for line in relay.said("request.refused")]
+    assert lines == [("forbidden", "admin")] * len(SHOWN)
+    assert "evil.example" not in relay.stderr
 
 
 async def test_without_a_token_file_there_is_no_verb(simulator, program, connect):

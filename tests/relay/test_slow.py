@@ -171,7 +171,7 @@ async def test_many_pauses_do_not_pile_up_looks(build):
         assert slow.state is State.PAUSED
         slow.wire.resume()
         await house.settle()
-    wheel = house.hub._wheel
+    wheel = house.hub._rounds._wheel
     assert sum(len(items) for items in wheel._slots.values()) < 10
 
 

@@ -24,9 +24,9 @@ from aiohttp.typedefs import Handler
 from aiohttp_sse import sse_response
 from multidict import CIMultiDict
 
-from lebureau_relay.edge.refusals import problem
 from lebureau_relay.errors import Refusal, RefusalCode
-from lebureau_relay.relay.ports import Clock, FeedFacts, HubFacts, Observer
+from lebureau_relay.relay.observer import FeedFacts, HubFacts, Observer
+from lebureau_relay.relay.ports import Clock
 
 # One screen for people, one bounded answer for programs; `feed_count` tells what is left out.
 _CONSOLE_FEEDS: Final = 20
@@ -95,9 +95,11 @@ class AdminSources:
 def build_admin(
     rules: AdminRules, sources: AdminSources, clock: Clock = time.monotonic
 ) -> web.Application:
-    """The application of the admin listener; whoever serves it owes nothing more than a socket."""
+    """The application of the admin listener. It raises Refusal for what it won't do: whoever serves
+    it owes the guard that answers, counts and logs these.
+    """
     admin = _Admin(rules, sources, clock)
-    app = web.Application(middlewares=[_name_refusals], client_max_size=_MAX_ORDER_BYTES)
+    app = web.Application(middlewares=[_in_our_words], client_max_size=_MAX_ORDER_BYTES)
     app.router.add_get("/healthz", admin.healthz)
     app.router.add_get("/readyz", admin.readyz)
     app.router.add_get("/metrics", admin.metrics)
@@ -212,8 +214,7 @@ class _Admin:
         return web.json_response({"ended": ended})
 
     def _tell_wrong_token(self) -> None:
-        """Each is counted, and one a minute gets a line: somebody may be guessing."""
-        self._sources.observer.refused(RefusalCode.INVALID_CREDENTIAL)
+        """Beside the line of every refusal, a warning a minute: somebody may be guessing."""
         now_s = self._clock()
         if now_s >= self._tell_again_s:
             self._tell_again_s = now_s + _TELL_EVERY_S
@@ -253,21 +254,16 @@ class _Admin:
 
 
 @web.middleware
-async def _name_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal as a problem document, aiohttp's own included."""
+async def _in_our_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What aiohttp's routing refuses, as it is meant here."""
     try:
         return await handler(request)
-    except Refusal as refusal:
-        return problem(refusal)
     except web.HTTPNotFound:
-        return problem(Refusal(RefusalCode.NOT_FOUND, "There is nothing at this path."))
+        raise Refusal(RefusalCode.NOT_FOUND, "There is nothing at this path.") from None
     except web.HTTPMethodNotAllowed as answer:
         allow = ", ".join(sorted(answer.allowed_methods))
-        return problem(
-            Refusal(RefusalCode.METHOD_NOT_ALLOWED, f"Here is only: {allow}.", allow=allow)
-        )
-    except web.HTTPClientError:
-        return problem(Refusal(RefusalCode.BAD_REQUEST, "The request can't be used."))
+        detail = f"Here is only: {allow}."
+        raise Refusal(RefusalCode.METHOD_NOT_ALLOWED, detail, allow=allow) from None
 
 
 async def _dress(_request: web.Request, response: web.StreamResponse) -> None:

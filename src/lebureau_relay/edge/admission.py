@@ -18,7 +18,8 @@ from aiohttp import web
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.limiter import Decision
 from lebureau_relay.errors import Refusal, RefusalCode
-from lebureau_relay.relay.ports import Budgets, Identities, Identity, Observer
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import Budgets, Identities, Identity
 
 # How long a request waits while others of its address are found out about: as at the gate behind.
 ATTEMPT_WAIT_S: Final = 10.0

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from lebureau_relay.relay.ports import Clock
 
 # After an outage as many as the kernel's queue holds (listener.BACKLOG) may come together, and all
-# be honest. With the longest heads (app._MAX_HEAD_BYTES) they are 200 MiB, silent some 50.
+# be honest. With the longest heads (server._MAX_HEAD_BYTES) they are 200 MiB, silent some 50.
 MAX_WAITING: Final = 4096
 # However few descriptors there are: enough to tell newcomers that there is no room.
 MIN_WAITING: Final = 64

@@ -19,7 +19,8 @@ from lebureau_relay.edge.handoff import hand_off
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
 from lebureau_relay.relay.feed import Feed
 from lebureau_relay.relay.hub import Hub
-from lebureau_relay.relay.ports import FeedKey, Identities, Observer, StreamSpec
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import FeedKey, Identities, StreamSpec
 from lebureau_relay.relay.subscriber import Subscriber
 
 _HEADERS = {

@@ -22,7 +22,8 @@ from lebureau_relay.identity.gate import Gate
 from lebureau_relay.identity.rules import AuthRules
 from lebureau_relay.identity.table import Record, Table
 from lebureau_relay.relay.budgets import LocalPlaces
-from lebureau_relay.relay.ports import Clock, Identity, Observer, Places
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import Clock, Identity, Places
 
 # How long a refusal answers for upstream: the contract, section 5.
 REFUSAL_HOLDS_S: Final = 60.0
@@ -118,13 +119,6 @@ class Register:
         """
         record = self._table.find(credential.digest)
         return record is not None and record.vouched
-
-    def known_bad(self, credential: Credential) -> bool:
-        """Whether upstream answered 401 for it within the last minute; asks nobody."""
-        record = self._table.find(credential.digest)
-        if record is None or not self._refused(record):
-            return False
-        return record.refused_with is Outcome.UNAUTHORIZED
 
     def accepted(self, credential: Credential, took_s: float = 0.0) -> None:
         """Upstream has just accepted it on a stream, `took_s` after it was asked.

@@ -9,7 +9,8 @@ from collections import deque
 from typing import Final
 
 from lebureau_relay.errors import CloseReason
-from lebureau_relay.relay.ports import FeedKey, Observer
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import FeedKey
 from lebureau_relay.relay.turns import Turns
 
 # About a millisecond of a turn.

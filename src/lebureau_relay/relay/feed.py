@@ -20,7 +20,8 @@ from lebureau_relay.core.history import History, Standing
 from lebureau_relay.errors import CloseReason, Refusal
 from lebureau_relay.relay.fanout import Fanout
 from lebureau_relay.relay.host import Host
-from lebureau_relay.relay.ports import FeedFacts, FeedKey, StreamMeter
+from lebureau_relay.relay.observer import FeedFacts, StreamMeter
+from lebureau_relay.relay.ports import FeedKey
 from lebureau_relay.relay.subscriber import State, Subscriber
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ class Host(Protocol):
         """Upstream does not let this credential read this stream."""
 
     def grown(self, size_bytes: int) -> None:
-        """The histories have grown by so much."""
+        """The histories have grown by so much; below 0: shrunk."""
 
     def retry_ms(self, reason: CloseReason) -> int:
         """A jittered reconnect hint for one client."""

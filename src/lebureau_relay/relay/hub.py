@@ -1,8 +1,8 @@
-"""The hub: the registry of feeds, and the clock that drives them.
+"""The hub: the registry of feeds.
 
 Here feeds are opened once for however many ask at the same moment, given turns to flush, kept warm
-after their last subscriber, and let go. One flush per loop turn, bounded in time; one timer for
-everything that is due "in about a second".
+after their last subscriber, and let go. One flush per loop turn, bounded in time (`turns`); one
+timer for everything that is due "in about a second" (`rounds`).
 """
 
 import asyncio
@@ -17,35 +17,27 @@ from lebureau_relay.core.backoff import spread
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import upstream_cursor
 from lebureau_relay.core.history import History, HistoryLimits
-from lebureau_relay.core.wheel import Wheel
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
 from lebureau_relay.relay.catchup import CatchUp
 from lebureau_relay.relay.farewells import Farewells
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.observer import FeedFacts, HubFacts
 from lebureau_relay.relay.owner import Outside, Owner
-from lebureau_relay.relay.ports import FeedFacts, FeedKey, HubFacts, Identity
+from lebureau_relay.relay.ports import FeedKey, Identity
+from lebureau_relay.relay.rounds import SLOT_S, Rounds
 from lebureau_relay.relay.share import Role, Share, Shared
-from lebureau_relay.relay.subscriber import State, Subscriber
+from lebureau_relay.relay.subscriber import Subscriber
 from lebureau_relay.relay.turns import Turns
 
-# The wheel's slot: coarse enough to cost nothing when idle, fine enough that nobody notices.
-_SLOT_S = 0.05
-# Feeds look after themselves this often, and at least ten times within their shortest delay.
-_MAX_TICK_S = 1.0
 # Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
 # it full again.
 _SHRINK_TO = 0.9
 # How long a 403 on a stream answers for upstream (contract, section 5).
 _FORBIDDEN_S = 60.0
-# How often a stream that may grow old is looked at.
-_LOOK_S = 60.0
 # A feed may end while it is being joined; it is then opened anew. More often is a fault upstream.
 _TRIES = 3
-# Between a join and the attach of its subscriber stands the writing of headers; no feed is let go
-# meanwhile.
-_ARRIVAL_S = 1.0
 # Why a client should stay away for long: tabs would otherwise retire each other in turn (contract,
 # section 6).
 _RETIRED_RETRY_S = 300.0
@@ -87,24 +79,18 @@ class Hub:
         self._held_off = HeldOff(lambda: self.clock())  # noqa: PLW0108 - tests drive the clock
         self.turns = Turns(self.clock)
         self._farewells = Farewells(outside.observer, self.turns)
-        self._wheel: Wheel[Callable[[], None]] = Wheel(_SLOT_S)
-        self._timer: asyncio.TimerHandle | None = None
-        self._tick_s = max(
-            _SLOT_S,
-            min(_MAX_TICK_S, min(timings.heartbeat_s, max(timings.linger_s, _SLOT_S)) / 10),
-        )
+        self._rounds = Rounds(self, self._close_feed, outside.uniform)
 
     # -- life
 
     def start(self) -> None:
         """Begin to keep time."""
-        self._timer = asyncio.get_running_loop().call_later(_SLOT_S, self._on_timer)
+        self._rounds.start()
 
     async def close(self) -> None:
         """End everything at once: streams that are left are aborted, subscriptions closed."""
         self.draining = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._rounds.stop()
         tasks = list(self._tasks.values())
         for feed in [*self._feeds.values(), *self._ended]:
             for subscriber in list(feed.subscribers):
@@ -128,9 +114,9 @@ class Hub:
                 await asyncio.sleep(due_s - self.clock())
             subscriber.feed.end(subscriber, CloseReason.DRAINING)
         deadline_s = self.clock() + 5.0  # the feed aborts by then whoever doesn't read
-        while self._busy() and self.clock() < deadline_s + 2 * _SLOT_S:
+        while self._busy() and self.clock() < deadline_s + 2 * SLOT_S:
             self.end(None, CloseReason.DRAINING)  # those that were opening when it began
-            await asyncio.sleep(_SLOT_S)
+            await asyncio.sleep(SLOT_S)
 
     def _busy(self) -> bool:
         return bool(self.streams) or any(feed.joining for feed in self._feeds.values())
@@ -196,16 +182,13 @@ class Hub:
 
     def watch(self, subscriber: Subscriber, after_s: float) -> None:
         """Look at a subscriber again after that."""
-        self._wheel.add(self.clock() + after_s, partial(subscriber.feed.check, subscriber))
+        self._rounds.later(after_s, partial(subscriber.feed.check, subscriber))
 
     def joined(self, subscriber: Subscriber) -> bool:
         """A stream has begun; False if its credential has lost its right meanwhile."""
         if subscriber.feed.state is FeedState.CLOSED:
             self._ended[subscriber.feed] = None
-        max_age_s = self.timings.max_age_s
-        if max_age_s:
-            age_s = max_age_s * (1.0 - 0.2 * self._outside.uniform())
-            self._grow_old(subscriber, self.clock() + age_s)
+        self._rounds.see_grow_old(subscriber)
         identity = Identity(subscriber.feed.key.identity)
         return self._outside.identities.hold(subscriber.credential, identity)
 
@@ -228,7 +211,7 @@ class Hub:
         self._held_off.add((key, credential.digest), refusal, _FORBIDDEN_S)
 
     def grown(self, size_bytes: int) -> None:
-        """The histories have grown; over the bound of all, the least recently used shrink."""
+        """Count it; over the bound of all histories, the least recently used shrink."""
         self.history_bytes += size_bytes
         if self.history_bytes <= self._shrink_above:
             return
@@ -310,7 +293,7 @@ class Hub:
         task = asyncio.ensure_future(life)
         self._tasks[feed.key] = task
         task.add_done_callback(partial(self._owner_done, feed))
-        self._wheel.add(self.clock() + self._tick_s, partial(self._tick, feed))
+        self._rounds.visit(feed)
 
     def _owner_done(self, feed: Feed, task: asyncio.Task[None]) -> None:
         """The owner can't go on: nobody's credential is good any more, upstream said no, or it was
@@ -353,45 +336,3 @@ class Hub:
             task = self._tasks.pop(feed.key, None)
             if task is not None:
                 task.cancel()
-
-    # -- time
-
-    def _on_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_SLOT_S, self._on_timer)
-        for due in self._wheel.due(self.clock()):
-            due()
-
-    def _tick(self, feed: Feed) -> None:
-        """What a feed does about every second: beat, expire, notice silence upstream, go when
-        nobody needs it.
-        """
-        if feed.state is FeedState.CLOSED:
-            return
-        now_s = self.clock()
-        feed.owner.check_idle(now_s)
-        feed.fanout.forget_joins()
-        before_bytes = feed.history.size_bytes
-        feed.history.expire(now_s)
-        self.history_bytes += feed.history.size_bytes - before_bytes
-        if (
-            feed.subscribers
-            and now_s - feed.fanout.written_at_s >= self.timings.heartbeat_s - self._tick_s
-        ):
-            self.turns.job(feed.fanout.heartbeat())
-        if not feed.in_use and now_s - feed.used_at_s >= max(self.timings.linger_s, _ARRIVAL_S):
-            self._close_feed(feed)
-            return
-        # Out of step with the others, also after a pause that made all of them due at once.
-        due_s = now_s + self._tick_s * (0.9 + 0.2 * self._outside.uniform())
-        self._wheel.add(due_s, partial(self._tick, feed))
-
-    def _grow_old(self, subscriber: Subscriber, ends_at_s: float) -> None:
-        """Look again now and then: the wheel must not keep a stream that is gone for a day."""
-        now_s = self.clock()
-        if subscriber.reason is not None or subscriber.state is State.GONE:
-            return
-        if now_s >= ends_at_s:
-            subscriber.feed.end(subscriber, CloseReason.MAX_AGE)
-            return
-        look_s = min(ends_at_s, now_s + _LOOK_S)
-        self._wheel.add(look_s, partial(self._grow_old, subscriber, ends_at_s))

@@ -17,7 +17,8 @@ from lebureau_relay.core.event import Event
 from lebureau_relay.core.history import ResumePlan
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode, SourceFailure, SourceProblem
 from lebureau_relay.relay.feed import Feed, FeedState
-from lebureau_relay.relay.ports import Identities, Identity, Observer, Source, Subscription
+from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.ports import Identities, Identity, Source, Subscription
 
 # What an event's frame, and a gap that may stand before it, have beside its data: field names, and
 # an id of the usual length.

@@ -2,8 +2,8 @@
 data they share.
 
 Each has one small default and one real implementation: `Source` (upstream by aiohttp), `Identities`
-(who a credential is), `Broker`, `Budgets` and `Places` (what replicas share), `Observer` (metrics
-and logs). They stand here so that the heart never imports what it is plugged into.
+(who a credential is), `Broker`, `Budgets` and `Places` (what replicas share). They stand here so
+that the heart never imports what it is plugged into; so does `observer`, for metrics and logs.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from lebureau_relay.core.credential import Credential
-from lebureau_relay.core.event import Entry, Event, GapCause
+from lebureau_relay.core.event import Entry, Event
 from lebureau_relay.core.limiter import Decision
-from lebureau_relay.errors import CloseReason, RefusalCode, RelayError, SourceProblem
+from lebureau_relay.errors import RelayError, SourceProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,6 @@ class Identities(Protocol):
 
     def known_good(self, credential: Credential) -> bool:
         """Whether upstream's last word on it was good, however long ago; asks nobody."""
-
-    def known_bad(self, credential: Credential) -> bool:
-        """Whether upstream refused it within the last minute; asks nobody."""
 
     def accepted(self, credential: Credential, took_s: float = 0.0) -> None:
         """Upstream has just accepted it on a stream; it was asked `took_s` ago."""
@@ -291,81 +288,6 @@ class Places(Protocol):
         """A 401 happened upstream. A place turns into it; a credential that was good once has
         none.
         """
-
-
-class StreamMeter(Protocol):
-    """Counters of one stream, bound beforehand so that the hot path looks nothing up."""
-
-    def received(self, events: int, size_bytes: int) -> None:
-        """Bytes came from upstream, on any request for the stream, and completed so many events."""
-
-    def delivered(self, deliveries: int, size_bytes: int) -> None:
-        """Events were handed to transports: events × subscribers, and the bytes written."""
-
-    def delay(self, seconds: float) -> None:
-        """From the first byte of the oldest event of a flush to its last subscriber written."""
-
-    def reconnect(self, reason: SourceProblem) -> None:
-        """The owner lost upstream, or didn't get it, and will ask again."""
-
-    def catchup(self, outcome: str) -> None:
-        """A catch-up ended: `filled`, `seen`, `ignored`, `failed`, `timeout`."""
-
-    def replay(self, outcome: str, events: int) -> None:
-        """A subscriber got its verdict: `fresh`, `resumed`, `caught_up`, `gap`; events of the ring
-        it has to read.
-        """
-
-    def gap(self, cause: GapCause) -> None:
-        """A relay.gap was written into the feed, or to one subscriber."""
-
-    def connect(self, outcome: str) -> None:
-        """A request for this stream was answered: `accepted`, or a refusal's code."""
-
-    def closed(self, reason: CloseReason, age_s: float) -> None:
-        """A stream ended."""
-
-
-class Observer(Protocol):
-    """What the relay tells of itself: counters, and the few facts that are worth a log line."""
-
-    def stream(self, name: str) -> StreamMeter:
-        """The meter of one stream; the same one for the same name."""
-
-    def refused(self, code: RefusalCode) -> None:
-        """A request was refused."""
-
-    def takeover(self, seconds: float) -> None:
-        """This replica has taken over a feed that another one had, so long after it was free."""
-
-    def note(self, level: str, event: str, **facts: object) -> None:
-        """One log line: `level` as in logging, `event` dotted, facts without secrets."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeedFacts:
-    """One feed as operators may see it."""
-
-    identity: str
-    stream: str
-    role: str
-    state: str
-    subscribers: int
-    events: int
-    history_bytes: int
-    last_id: str
-    age_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class HubFacts:
-    """The hub at one moment, for gauges, status and console."""
-
-    draining: bool
-    streams: dict[str, int]  # open streams, by stream name
-    feeds: dict[tuple[str, str], int]  # by stream name and role
-    upstream: dict[tuple[str, str], int]  # by stream name and state: opening, open, waiting
-    history_bytes: int
 
 
 Clock = Callable[[], float]

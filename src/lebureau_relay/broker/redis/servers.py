@@ -64,7 +64,7 @@ class Client(Protocol):
         """The servers' eviction policies; those that won't say are left out."""
 
     async def close(self) -> None:
-        """Drop all connections."""
+        """Drop all connections. May be called twice."""
 
 
 class Server:
@@ -126,9 +126,10 @@ class Server:
         return policies_of([await self._redis.info("memory")])
 
     async def close(self) -> None:
-        """Drop all connections."""
-        if self._connection is not None:
-            await self._drop(self._connection)
+        """Drop all connections. May be called twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._drop(connection)
         await self._redis.aclose()
 
     async def _connect(self) -> AbstractConnection:
