@@ -176,6 +176,13 @@ class Feed:
         subscriber.end(reason, self.host.retry_ms(reason))
         self.host.watch(subscriber, _ENDING_TIMEOUT_S)
 
+    def hung_up(self, subscriber: Subscriber) -> None:
+        """Its client has closed its side: what is unsent may still go, as long as at any end."""
+        subscriber.stalled_since_s = self.host.clock()
+        if subscriber.transport.get_write_buffer_size():
+            self.host.watch(subscriber, _ENDING_TIMEOUT_S)
+        self.host.hang_up(subscriber.transport)
+
     def end_all(self, reason: CloseReason, credential: Credential | None = None) -> int:
         """End every stream, or those that hold `credential`. Returns how many."""
         chosen = [

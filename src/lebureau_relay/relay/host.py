@@ -1,5 +1,6 @@
 """What a feed asks of the house it lives in: its hub as a Protocol, and how streams behave."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +43,9 @@ class Host(Protocol):
 
     def forbidden(self, key: FeedKey, credential: Credential, refusal: Refusal) -> None:
         """Upstream does not let this credential read this stream."""
+
+    def hang_up(self, transport: asyncio.Transport) -> None:
+        """Close the socket of a client that has gone."""
 
     def grown(self, size_bytes: int) -> None:
         """The histories have grown by so much; below 0: shrunk."""

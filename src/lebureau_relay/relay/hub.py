@@ -210,6 +210,10 @@ class Hub:
         """
         self._held_off.add((key, credential.digest), refusal, _FORBIDDEN_S)
 
+    def hang_up(self, transport: asyncio.Transport) -> None:
+        """Close the socket of a client that has gone."""
+        self._farewells.close(transport)
+
     def grown(self, size_bytes: int) -> None:
         """Count it; over the bound of all histories, the least recently used shrink."""
         self.history_bytes += size_bytes

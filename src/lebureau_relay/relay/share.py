@@ -163,13 +163,14 @@ class Share:
         """One term with the server: as owner if the lease can be had, as follower otherwise."""
         feed = self._feed
         given, self._given = self._given, False
+        # Before the question: that the lease became free while we asked must not be forgotten.
+        free_since_s, self._free_since_s = self._free_since_s, None
         token = None if given else await self._broker.take(self._name, wanted=feed.in_use)
         if token is None:
             self._had_owner = True
-            self._free_since_s = None
             await self._follow()
             return
-        free_since_s, self._free_since_s = self._free_since_s, None
+        self._free_since_s = None
         self.token = token
         if not await self._ledger.sync(token, self._stop_source):
             await asyncio.sleep(_RETRY_S * self._uniform())

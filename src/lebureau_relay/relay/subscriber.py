@@ -161,5 +161,11 @@ class Subscriber(asyncio.Protocol):
         if self.inbound_bytes > MAX_INBOUND_BYTES:
             self.abort(CloseReason.CLIENT_GONE)
 
-    def eof_received(self) -> None:
-        """The client closed its side, or half of it: the stream ends."""
+    def eof_received(self) -> bool:
+        """The client closed its side, or half of it: the stream ends when the loop has time."""
+        if self.state in (State.ENDING, State.GONE):
+            return False
+        self._go_alone(State.ENDING)
+        self.reason = CloseReason.CLIENT_GONE
+        self.feed.hung_up(self)
+        return True
