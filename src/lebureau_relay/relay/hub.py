@@ -206,8 +206,9 @@ class Hub:
         if max_age_s:
             age_s = max_age_s * (1.0 - 0.2 * self._outside.uniform())
             self._grow_old(subscriber, self.clock() + age_s)
-        identity = Identity(subscriber.feed.key.identity)
-        return self._outside.identities.hold(subscriber.credential, identity)
+        key, credential = subscriber.feed.key, subscriber.credential
+        may = self._outside.identities.hold(credential, Identity(key.identity))
+        return may and not self._held_off.holds((key, credential.digest))
 
     def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
         """A stream has ended."""
