@@ -49,6 +49,18 @@ def test_the_longest_silent_goes_first(house):
     assert len(house.lobby) == MIN_WAITING
 
 
+def test_room_that_shrinks_below_those_being_answered_costs_the_newcomer_alone(house):
+    house.most = MIN_WAITING + 10
+    people = house.come(house.most)
+    for one in people:
+        house.lobby.begin(one)
+    house.most = MIN_WAITING  # streams have taken the descriptors meanwhile
+    (late,) = house.come()
+    assert late.dropped
+    assert not any(one.dropped for one in people)
+    assert len(house.told) == 1
+
+
 def test_who_is_being_answered_stays_and_the_newcomer_goes(house):
     people = house.come(MIN_WAITING)
     for one in people:

@@ -503,6 +503,25 @@ async def test_401_in_a_catch_up_ends_what_that_credential_has_open_upstream(hou
     assert bob.told == ["5", "6"]
 
 
+async def test_a_wait_that_ends_while_another_is_served_does_not_end_that_one(house):
+    house.api.note_ids(*range(1, 6))
+    await house.join("5")
+    await house.settle()
+    house.api.known = "live"
+    served = await house.join("2")
+    await house.settle()
+    own, short = house.api.listening
+    queued = await house.join("6")
+    own.send(said(6).block)
+    await house.settle()
+    assert queued.state is State.LIVE
+    short.send(*(said(one).block for one in (3, 4, 5)))  # it was slow, no more
+    await house.settle()
+    await house.emit(7)
+    assert queued.told == ["7"]
+    assert served.told == ["3", "4", "5", "6", "7"]
+
+
 async def test_403_in_a_catch_up_ends_those_with_that_credential(house):
     house.api.note_ids(*range(1, 6))
     bob = await house.join("4", who=BOB)

@@ -276,3 +276,54 @@ async def test_a_heartbeat_in_an_interrupted_flush_stands_between_frames(build):
     # The readers are strict about where a comment may stand.
     assert all(client.ids == [str(n) for n in range(1, 30)] for client in clients)
     assert all(client.reader.heartbeats for client in clients)
+
+
+# -- ahead of the log
+
+
+async def test_a_cursor_that_the_log_has_not_taken_yet_waits_for_it_and_costs_nothing(house):
+    """A client that comes from another replica, or from upstream itself, may be ahead of us."""
+    client = await house.join()
+    feed, unlogged = house.feed, []
+    feed.publish = unlogged.extend
+    await house.emit(1, 2)
+    ahead = await house.join("1")
+    await house.settle()  # it raises where something is busy for ever
+    assert ahead.told == client.told == []
+    feed.publish = feed.accept
+    feed.accept(unlogged)
+    await house.emit(3)
+    assert ahead.told == ["2", "3"]
+    assert client.told == ["1", "2", "3"]
+
+
+async def test_a_place_that_the_log_does_not_take_after_all_is_found_by_its_id(house):
+    await house.join()
+    feed, unlogged = house.feed, []
+    feed.publish = unlogged.extend
+    await house.emit(1, 2)
+    house.api.up.clear()
+    ahead = await house.join("1")
+    await house.settle()
+    feed.history.truncate(feed.shown)  # as an owner does that was replaced
+    feed.publish = feed.accept
+    await house.emit(3)
+    house.api.up.set()
+    await house.settle()
+    assert ahead.told == ["2", "3"]
+
+
+async def test_a_ring_that_shrinks_beyond_what_is_shown_keeps_nobody_busy(house):
+    """`replay.total_bytes` knows nothing of what the log has still to take."""
+    client = await house.join()
+    feed, unlogged = house.feed, []
+    feed.publish = unlogged.extend
+    await house.emit(*range(1, 9))
+    feed.history.shrink()
+    feed.accept(unlogged[:2])
+    await house.settle()
+    assert client.told == ["relay.gap"]
+    feed.accept(unlogged[2:])
+    await house.settle()
+    assert client.told == ["relay.gap", "5", "6", "7", "8"]
+    house.hub.history_bytes = feed.history.size_bytes

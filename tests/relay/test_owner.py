@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from tests.relay.api import said, unnamed
-from tests.relay.house import ALICE, DESKTOPS, credential, refusal
+from tests.relay.house import ALICE, DESKTOPS, KEY, Client, credential, refusal
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.history import HistoryLimits
@@ -296,6 +296,21 @@ async def test_who_was_answered_403_does_not_come_back_by_somebody_elses_right(h
     await house.advance(60)
     await house.join(who=ALICE)
     assert bob.reader.closing is None
+
+
+async def test_a_403_while_the_headers_are_on_their_way_is_not_too_late(house):
+    alice, bob = await house.join(who=ALICE), await house.join(who=BOB)
+    feed = await house.hub.join(KEY, ALICE, None)
+    house.api.fail(SourceProblem.FORBIDDEN)
+    house.api.cut()
+    await house.advance(1)
+    assert alice.reader.closing is not None
+    late = Client(chunked=True, reading=True, kernel_bytes=10_000, cost_s=0)
+    house.attach(feed, late, ALICE, None)
+    await house.emit(1)
+    assert late.reader.closing.payload["reason"] == "credential_revoked"
+    assert late.ids == []
+    assert bob.ids == ["1"]
 
 
 async def test_a_credential_is_held_for_as_long_as_it_is_in_use_upstream(house):

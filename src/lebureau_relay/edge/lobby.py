@@ -52,7 +52,8 @@ class Lobby:
         """A connection was accepted; it may be dropped within this call, or another one."""
         self._silent[guest] = None
         most = max(self._most(), MIN_WAITING)
-        while len(self) > most:
+        # Those being answered alone may be more than there is room for: streams take of it, too.
+        while self._silent and len(self) > most:
             self._drop(next(iter(self._silent)), most)
 
     def begin(self, guest: Guest) -> None:

@@ -278,9 +278,10 @@ class CatchUp:
         """Let a group go on: without a gap after FILLED and SEEN, with one otherwise."""
         if group not in self.waiting:
             return
+        served = group is self.waiting[0]
         self.waiting.remove(group)
         group.done.set()
-        if self._request is not None:
+        if served and self._request is not None:
             self._request.close()
         feed = self._feed
         feed.meter.catchup(outcome.value)

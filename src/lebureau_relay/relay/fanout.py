@@ -37,6 +37,7 @@ class Fanout:
     """
 
     __slots__ = (
+        "_ahead",
         "_bare",
         "_chunked",
         "_clock",
@@ -59,6 +60,8 @@ class Fanout:
         self._bare: Crowd = {}
         # of an interrupted pass, who is still to come, and what each gets
         self._rest: list[tuple[Collection[asyncio.Transport], bytes]] = []
+        # who stands beyond `level`, and can do nothing until it has come there
+        self._ahead: list[Subscriber] = []
         self._since_s: float | None = None  # when the oldest entry of this flush came
         # cursor (bare: -cursor - 1) -> joined bytes, and the offset that they reach
         self._joins: dict[int, tuple[bytes, int]] = {}
@@ -156,6 +159,9 @@ class Fanout:
         self.flushed = self.level = offset
         self.written_at_s = now_s
         self.forget_joins()
+        ahead, self._ahead = self._ahead, []
+        for subscriber in ahead:
+            self._feed.replay(subscriber)
         if self._since_s is not None and offset == self._feed.shown:
             self._feed.meter.delay(now_s - self._since_s)
             self._since_s = None
@@ -172,7 +178,10 @@ class Fanout:
         # The write may have paused it, which a type checker can't see.
         if subscriber.paused:
             return False
-        if subscriber.cursor != self.level:  # beyond it stands who came in the middle of a flush
+        if subscriber.cursor > self.level:  # it came in the middle of a flush, or before the log
+            self._ahead.append(subscriber)
+            return False
+        if subscriber.cursor < self.level:
             return True
         # No await since the look at the level: the next pass finds it there.
         self.enter(subscriber)
@@ -238,6 +247,7 @@ class Fanout:
         """
         self._scatter()
         self._rest = []
+        self._ahead = []
         self._since_s = None
         self.flushed = self.level = offset
         self._joins.clear()

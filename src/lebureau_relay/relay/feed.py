@@ -127,9 +127,11 @@ class Feed:
             self.resume(subscriber, offset, "fresh")
             return
         standing, offset = history.find(cursor)
-        if standing is Standing.HELD:
+        if standing is Standing.HELD and offset <= self.shown:
             self.resume(subscriber, offset, "resumed")
-        elif standing is Standing.UNKNOWN:
+        elif standing in (Standing.HELD, Standing.UNKNOWN):
+            # Held, but not taken by the log yet: it may still be taken back, or be followed by
+            # something else there.
             self.ask_upstream(subscriber, cursor)
         elif standing is Standing.EVICTED:
             self.resume_with_gap(subscriber, GapCause.EVICTED, history.first - 1, cursor)

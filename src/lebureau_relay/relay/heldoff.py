@@ -37,6 +37,11 @@ class HeldOff:
         if len(self._answers) > _MAX_ANSWERS:
             self._answers.popitem(last=False)
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether there is such an answer just now."""
+        answer = self._answers.get(key)
+        return answer is not None and answer.until_s > self._clock()
+
     def attempt(self, key: Hashable) -> int:
         """Which try it is, if upstream may be asked now. Raises the Refusal otherwise."""
         answer = self._answers.get(key)

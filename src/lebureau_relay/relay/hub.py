@@ -189,8 +189,9 @@ class Hub:
         if subscriber.feed.state is FeedState.CLOSED:
             self._ended[subscriber.feed] = None
         self._rounds.see_grow_old(subscriber)
-        identity = Identity(subscriber.feed.key.identity)
-        return self._outside.identities.hold(subscriber.credential, identity)
+        key, credential = subscriber.feed.key, subscriber.credential
+        may = self._outside.identities.hold(credential, Identity(key.identity))
+        return may and not self._held_off.holds((key, credential.digest))
 
     def left(self, subscriber: Subscriber, reason: CloseReason) -> None:
         """A stream has ended."""
