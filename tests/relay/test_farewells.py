@@ -60,3 +60,23 @@ async def test_they_do_not_pile_up(waiting, journal, monkeypatch):
     for _ in range(2):
         await asyncio.sleep(0)
     assert ages(journal) == list(range(50))
+
+
+class Socket:
+    closed = False
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+async def test_sockets_of_a_herd_that_left_are_closed_some_a_turn(waiting):
+    sockets = [Socket() for _ in range(150)]
+    for one in sockets:
+        waiting.close(one)
+    for closed in (64, 128, 150):
+        await asyncio.sleep(0)
+        assert sum(one.closed for one in sockets) == closed
+    waiting.close(Socket())
+    await asyncio.sleep(0)
+    assert not waiting._open

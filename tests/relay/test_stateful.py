@@ -167,14 +167,18 @@ class World(RuleBasedStateMachine):
     def leave(self, number, count):
         tab = self.tab(number)
         if tab is not None:
-            tab.disconnect()
+            self.runner.run(self.hang_up(tab))
             self.go(count)
+
+    async def hang_up(self, tab):
+        """Within the loop, as a FIN is found there."""
+        tab.disconnect()
 
     @precondition(lambda self: len(self.tabs) == MAX_TABS)
     @rule(number=pick)
     def forget(self, number):
         tab = self.tabs.pop(number)
-        tab.disconnect()
+        self.runner.run(self.hang_up(tab))
         self.go(None)
 
     @rule(number=pick, count=turns)
@@ -377,7 +381,7 @@ class Honest(World):
     def come_back_when_all_is_well(self, number):
         tab = self.tab(number)
         if tab is not None and not tab.idle:
-            tab.disconnect()
+            self.runner.run(self.hang_up(tab))
             self.go(None)
         if tab is not None and tab.cursor in self.truth and self.calm():
             self.come(tab, reading=True, kernel=100_000, count=None)
