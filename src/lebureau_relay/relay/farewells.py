@@ -2,7 +2,7 @@
 
 To close a socket costs some 10 µs and a line in the log some 50. Ten thousand tabs that leave in
 one moment, as when a proxy in front dies, would stop those that stay for more than half a second;
-so sockets and lines wait here and a few go with each turn. Streams are counted at once.
+so sockets and lines wait here and a few go with each turn. Nothing is sent to who has gone.
 """
 
 import asyncio
