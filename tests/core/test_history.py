@@ -1,5 +1,7 @@
 """The ring, rule by rule; the model beside this file holds them all together."""
 
+from math import inf
+
 import pytest
 
 from lebureau_relay.core.event import MAX_ID_BYTES, Entry, GapCause, Place
@@ -54,8 +56,10 @@ def test_age_bounds_the_ring_when_somebody_looks():
     history = ring("a", "b", "c", limits=HistoryLimits(max_age_s=10))
     history.expire(11.0)
     assert ids(history.since(0)) == ["a", "b", "c"]
+    assert history.expires_in_s(11.0) == pytest.approx(history.entry(1).at_s + 10 - 11.0)
     history.expire(12.5)
     assert ids(history.since(0)) == ["c"]
+    assert history.expires_in_s(12.5) == inf, "the newest never does"
 
 
 def test_shrinking_gives_up_the_older_half():

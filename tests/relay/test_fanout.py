@@ -12,6 +12,7 @@ from tests.relay.reader import Reader
 from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.relay.fanout import MAX_JOIN_BYTES
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.owner import Owner
 from lebureau_relay.relay.ports import FeedKey
 from lebureau_relay.relay.subscriber import State
 
@@ -222,6 +223,26 @@ async def test_no_silence_is_longer_than_the_heartbeat(build):
             longest_s = max(longest_s, house.loop.now_s - spoke_s)
             spoke_s = house.loop.now_s
     assert longest_s <= 10.1
+
+
+async def test_a_silent_feed_is_seldom_visited(build, monkeypatch):
+    visits = 0
+    check_idle = Owner.check_idle
+
+    def counted(owner, now_s):
+        nonlocal visits
+        visits += 1
+        return check_idle(owner, now_s)
+
+    monkeypatch.setattr(Owner, "check_idle", counted)
+    house = build(timings=StreamTimings(heartbeat_s=15.0, linger_s=30.0))
+    client = await house.join()
+    await house.advance(90)
+    assert visits < 30, "three for each heartbeat, and a few more"
+    assert len(client.wire.writes) == 1 + 6, "and no heartbeat was missed"
+    client.leave()
+    await house.advance(36.5)
+    assert house.hub.facts().feeds == {}, "it was let go at its time"
 
 
 async def test_events_are_heartbeat_enough(build):

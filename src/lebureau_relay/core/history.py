@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 from lebureau_relay.core.event import (
@@ -174,6 +175,12 @@ class History:
         oldest_s = now_s - self.limits.max_age_s
         while len(self) > 1 and self._entries[self._start].at_s < oldest_s:
             self._evict()
+
+    def expires_in_s(self, now_s: float) -> float:
+        """How long until something grows too old; infinite where nothing can."""
+        if len(self) <= 1:
+            return inf
+        return self._entries[self._start].at_s + self.limits.max_age_s - now_s
 
     def shrink(self) -> None:
         """Give up the older half: the process holds too much in all."""

@@ -9,6 +9,7 @@ what is final upstream (204, 401, 403) is final here.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.continuity import Continuity
@@ -143,12 +144,18 @@ class Owner:
             if self._subscription is not None:  # the next one proves that nothing was lost by it
                 self._subscription.close(SourceProblem.REPLACED)
 
-    def check_idle(self, now_s: float) -> None:
-        """Close a connection that has been silent for too long; called now and then."""
+    def check_idle(self, now_s: float) -> float:
+        """Close a connection that has been silent for too long. How long it may still be silent;
+        infinite where none is open.
+        """
         subscription = self._subscription
-        if subscription is not None and now_s - self.heard_at_s > subscription.idle_timeout_s:
+        if subscription is None:
+            return inf
+        left_s = self.heard_at_s + subscription.idle_timeout_s - now_s
+        if left_s < 0:
             self.heard_at_s = now_s
             subscription.close(SourceProblem.IDLE)
+        return left_s
 
     def _plan(self) -> ResumePlan:
         if self._cursor_rejected:

@@ -17,7 +17,8 @@ from lebureau_relay.relay.subscriber import State, Subscriber
 
 # The wheel's slot: coarse enough to cost nothing when idle, fine enough that nobody notices.
 SLOT_S: Final = 0.05
-# Feeds are visited this often, and at least ten times within their shortest delay.
+# Feeds are visited this often, and at least ten times within their shortest delay; while nothing is
+# due at one, thrice within it: ten thousand silent feeds would else take a tenth of a core.
 _MAX_TICK_S: Final = 1.0
 # How often a stream that may grow old is looked at.
 _LOOK_S: Final = 60.0
@@ -42,10 +43,9 @@ class Rounds:
         self._wheel: Wheel[Callable[[], None]] = Wheel(SLOT_S)
         self._timer: asyncio.TimerHandle | None = None
         timings = host.timings
-        self._tick_s = max(
-            SLOT_S,
-            min(_MAX_TICK_S, min(timings.heartbeat_s, max(timings.linger_s, SLOT_S)) / 10),
-        )
+        shortest_s = min(timings.heartbeat_s, max(timings.linger_s, SLOT_S))
+        self._tick_s = max(SLOT_S, min(_MAX_TICK_S, shortest_s / 10))
+        self._quiet_s = max(self._tick_s, shortest_s / 3)
 
     def start(self) -> None:
         """Begin to keep time."""
@@ -77,14 +77,12 @@ class Rounds:
             due()
 
     def _tick(self, feed: Feed) -> None:
-        """What a feed does about every second: beat, expire, notice silence upstream, go when
-        nobody needs it.
-        """
+        """Now and then a feed beats, expires, notices silence, goes if nobody needs it."""
         if feed.state is FeedState.CLOSED:
             return
         now_s = self._host.clock()
         timings = self._host.timings
-        feed.owner.check_idle(now_s)
+        idle_in_s = feed.owner.check_idle(now_s)
         feed.fanout.forget_joins()
         before_bytes = feed.history.size_bytes
         feed.history.expire(now_s)
@@ -97,8 +95,13 @@ class Rounds:
         if not feed.in_use and now_s - feed.used_at_s >= max(timings.linger_s, _ARRIVAL_S):
             self._let_go(feed)
             return
+        pause_s = self._tick_s
+        if feed.subscribers:
+            beat_in_s = feed.fanout.written_at_s + timings.heartbeat_s - self._tick_s - now_s
+            due_in_s = min(beat_in_s, idle_in_s, feed.history.expires_in_s(now_s))
+            pause_s = max(pause_s, min(due_in_s, self._quiet_s))
         # Out of step with the others, also after a pause that made all of them due at once.
-        due_s = now_s + self._tick_s * (0.9 + 0.2 * self._uniform())
+        due_s = now_s + pause_s * (0.9 + 0.2 * self._uniform())
         self._wheel.add(due_s, partial(self._tick, feed))
 
     def _grow_old(self, subscriber: Subscriber, ends_at_s: float) -> None:
