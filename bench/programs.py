@@ -22,6 +22,7 @@ from bench.machine import TICKS_PER_S, BenchError
 _C = Path(__file__).parent / "c"
 _PATIENCE_S = 15.0
 _PORTS = range(10_000, 32_768)
+_given: set[int] = set()
 
 
 class Program:
@@ -164,14 +165,16 @@ def compile_c(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now. It lies below those that the kernel gives to
-    connections, of which the bench itself makes thousands before it is taken.
+    """A port that nobody listens on just now, each time another: the one before may not be taken
+    yet. It lies below those that the kernel gives to connections, of which the bench itself makes
+    thousands before it is taken.
     """
-    for port in random.sample(_PORTS, 100):
+    for port in random.sample(sorted({*_PORTS} - _given), 100):
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:
             continue
+        _given.add(port)
         return port
     raise BenchError("no free port was found")
 

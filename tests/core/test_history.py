@@ -62,6 +62,15 @@ def test_age_bounds_the_ring_when_somebody_looks():
     assert history.expires_in_s(12.5) == inf, "the newest never does"
 
 
+def test_what_is_let_go_for_good_is_known_by_its_end():
+    history = ring("a", "b")
+    history.let_go()
+    assert (len(history), history.size_bytes) == (0, 0)
+    assert history.place_id(history.top) == b"b"
+    assert history.find(b"b") == (HELD, history.top)
+    assert history.find(b"a") == UNKNOWN
+
+
 def test_shrinking_gives_up_the_older_half():
     history = ring("a", "b", "c")
     history.shrink()

@@ -172,6 +172,24 @@ async def test_a_feed_that_ended_while_the_headers_were_on_their_way_says_so(hou
     assert late.wire.finished
 
 
+async def test_a_feed_that_is_over_holds_no_events_and_sends_latecomers_on_from_where_they_were(
+    house,
+):
+    client = await house.join()
+    await house.emit(1, 2, 3)
+    client.leave()
+    feed = house.feed
+    await house.advance(40)
+    assert feed.state is FeedState.CLOSED
+    assert (len(feed.history), feed.history.size_bytes) == (0, 0)
+    assert house.hub.history_bytes == 0
+    for cursor, place in ((b"1", "1"), (None, "3")):
+        late = Client(chunked=True, reading=True, kernel_bytes=10_000, cost_s=0)
+        house.attach(feed, late, ALICE, cursor)
+        await house.settle()
+        assert late.reader.closing.id == place
+
+
 # -- drain
 
 

@@ -221,6 +221,12 @@ class History:
         if top is not None:
             self.top = top
 
+    def let_go(self) -> None:
+        """Forget every entry for good; only where they ended is still known."""
+        here = self.place_id(self.top)
+        self.clear()
+        self.floor_id = here
+
     def load(self, base: int, floor_id: bytes, top: int, entries: Sequence[Entry]) -> None:
         """Become the copy of a log: entries up to `top`, whose numbering began after `base` at
         `floor_id`.

@@ -119,6 +119,7 @@ class Feed:
             self.end(subscriber, CloseReason.CREDENTIAL_REVOKED)
             return
         if self.state is FeedState.CLOSED:  # it ended while the headers were on their way
+            subscriber.cursor, subscriber.resume_id = self.shown, cursor or b""
             self.end(subscriber, self.closed_as)
             return
         history = self.history

@@ -336,6 +336,8 @@ class Hub:
         if feed.subscribers:
             self._ended[feed] = None
         self.history_bytes -= feed.history.size_bytes
+        # A feed and its parts name each other, so it is freed when the collector comes by: seldom.
+        feed.history.let_go()
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
             task = self._tasks.pop(feed.key, None)
