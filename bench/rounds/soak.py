@@ -16,8 +16,9 @@ _WARMUP_SHARE = 1 / 3
 # Single samples hang together; means of longer pieces say how much it really swings.
 _PIECES = 20
 _SAMPLE_S = 0.5
-# Feeds linger, and what was cut is noticed by the clock that ticks once a second.
-_AFTERWARDS_S = 20.0
+# Feeds linger, what was cut is noticed by a clock that ticks now and then, and connections on which
+# upstream was asked about credentials are kept for half a minute.
+_AFTERWARDS_S = 45.0
 _GAUGES = ("subscribers", "feeds", "upstream_connections", "history_bytes")
 
 
