@@ -1,6 +1,7 @@
 """Every end has a name, says from where to go on, and leaves nothing behind."""
 
 import asyncio
+import gc
 
 import pytest
 from tests.relay.api import said
@@ -9,8 +10,11 @@ from tests.relay.house import ALICE, DESKTOPS, KEY, Client, credential, refusal
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.errors import CloseReason, RefusalCode, SourceProblem
+from lebureau_relay.relay.catchup import CatchUp
+from lebureau_relay.relay.fanout import Fanout
 from lebureau_relay.relay.feed import FeedState
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.owner import Owner
 from lebureau_relay.relay.ports import FeedKey
 from lebureau_relay.relay.subscriber import State
 
@@ -188,6 +192,32 @@ async def test_a_feed_that_is_over_holds_no_events_and_sends_latecomers_on_from_
         house.attach(feed, late, ALICE, cursor)
         await house.settle()
         assert late.reader.closing.id == place
+
+
+async def test_what_a_feed_was_made_of_is_freed_without_the_collector(house):
+    def parts() -> int:
+        # The feed itself is named by the tests' sockets, which name their protocols for ever.
+        return sum(type(one) in (CatchUp, Fanout, Owner) for one in gc.get_objects())
+
+    gc.collect()
+    before = parts()
+    client = await house.join()
+    await house.join(key=FeedKey("user-2", DESKTOPS), who=BOB)
+    await house.emit(1)
+    assert parts() == before + 6
+    gc.disable()
+    try:
+        client.leave()
+        await house.advance(40)
+        assert parts() == before + 3, "after its linger"
+        draining = asyncio.ensure_future(house.hub.drain(0.0))
+        await house.advance(6)
+        await draining
+        await house.hub.close()
+        await house.advance(20)
+        assert parts() == before, "after the last goodbye"
+    finally:
+        gc.enable()
 
 
 # -- drain

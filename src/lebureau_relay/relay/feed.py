@@ -56,6 +56,7 @@ class Feed:
         "open_since_s",
         "opened_at_s",
         "opening_offset",
+        "over",
         "owner",
         "publish",
         "share",
@@ -75,6 +76,7 @@ class Feed:
         self.owner: Owner
         self.catchup: CatchUp
         self.share: Share | None = None  # its part in the deployment, where there are others
+        self.over = False  # its parts are gone
         self.subscribers: dict[Subscriber, None] = {}  # in order of arrival
         # requests that wait for the answer of upstream
         self.joining: list[tuple[Future[None], Credential]] = []
@@ -168,7 +170,7 @@ class Feed:
         self.subscribers.pop(subscriber, None)
         self.used_at_s = self.host.clock()
         self.host.left(subscriber, reason)
-        if subscriber.paused:
+        if subscriber.paused and not self.over:
             self.catchup.resumed()
 
     def end(self, subscriber: Subscriber, reason: CloseReason) -> None:
@@ -289,6 +291,15 @@ class Feed:
             subscriber.abort(CloseReason.SLOW)
         else:
             self._watch(subscriber)
+
+    def fall_apart(self) -> None:
+        """Let go of its parts, once it is closed, its owner done and nobody left. They and the feed
+        name each other: together they would wait for the collector, which comes by seldom.
+        """
+        if not self.over:
+            self.over = True
+            self.share = None
+            del self.owner, self.catchup, self.fanout, self.publish
 
     @property
     def role(self) -> str:

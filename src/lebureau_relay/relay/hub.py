@@ -75,6 +75,7 @@ class Hub:
         self._shared = shared
         self._feeds: dict[FeedKey, Feed] = {}
         self._ended: dict[Feed, None] = {}  # closed, but some of their streams still say goodbye
+        self._unfinished: set[Feed] = set()  # closed, but their owners are not done yet
         self._tasks: dict[FeedKey, asyncio.Task[None]] = {}
         self._held_off = HeldOff(lambda: self.clock())  # noqa: PLW0108 - tests drive the clock
         self.turns = Turns(self.clock)
@@ -140,7 +141,7 @@ class Hub:
                 feed.joining.append((answer, credential))
                 self._run(feed)
                 await answer
-                accepted = feed.owner.accepted == credential
+                accepted = not feed.over and feed.owner.accepted == credential
             if feed.share is not None:
                 feed.share.joined()
             if not accepted:  # upstream has just accepted somebody else's, or nobody's just now
@@ -197,8 +198,9 @@ class Hub:
         """A stream has ended."""
         feed = subscriber.feed
         self._outside.identities.release(subscriber.credential)
-        if not feed.subscribers:
+        if not feed.subscribers and feed.state is FeedState.CLOSED:
             self._ended.pop(feed, None)
+            self._part_with(feed)
         if feed.share is not None and not feed.in_use:
             feed.share.left()
         age_s = self.clock() - subscriber.opened_at_s
@@ -316,6 +318,8 @@ class Hub:
         elif owner.refusal is not None:
             self._held_off.add(feed.key, owner.refusal, owner.hold_s, owner.attempt + 1)
         self._close_feed(feed)
+        self._unfinished.discard(feed)
+        self._part_with(feed)
 
     def _close_feed(self, feed: Feed) -> None:
         if feed.state is FeedState.CLOSED:
@@ -336,10 +340,14 @@ class Hub:
         if feed.subscribers:
             self._ended[feed] = None
         self.history_bytes -= feed.history.size_bytes
-        # A feed and its parts name each other, so it is freed when the collector comes by: seldom.
-        feed.history.let_go()
+        feed.history.let_go()  # a stream may be long in saying goodbye
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
             task = self._tasks.pop(feed.key, None)
-            if task is not None:
+            if task is not None and not task.done():
+                self._unfinished.add(feed)
                 task.cancel()
+
+    def _part_with(self, feed: Feed) -> None:
+        if not feed.subscribers and feed not in self._unfinished:
+            feed.fall_apart()
