@@ -153,6 +153,8 @@ async def mutes(siege: Siege) -> Told:
     pushing = [asyncio.ensure_future(_push(loop, sock, request)) for sock in socks]
     await siege.ready()
     await siege.over.wait()
+    if pushing:  # the last ones may not have heard yet that they were dropped
+        await asyncio.wait(pushing, timeout=10.0)
     for task in pushing:
         task.cancel()
     ended = await asyncio.gather(*pushing, return_exceptions=True)
