@@ -31,9 +31,8 @@ SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signa
 _LOOK_FOR_DESCRIPTORS_S: Final = 1.0
 # How many new containers before they are searched for cycles, and how often the older ones are too.
 # What a stream or an event leaves behind goes by its reference count; with Python's own 700, 10, 10
-# a quarter of a busy relay's CPU went into searching (`make bench SCENARIO=users`), and a walk over
-# all that is old stops the loop for 100 ms where there are 10 000 streams. At worst 50 000
-# containers in cycles wait, some megabytes.
+# a quarter of a busy relay's CPU went into searching, and a walk over all that is old stops the
+# loop for longer the more streams there are. At worst 50 000 containers in cycles wait.
 _GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 

@@ -72,10 +72,15 @@ def read_ask(
     `bad_request` for cookies past all measure.
     """
     pairs = _query(request)
+    credential = _credential(request, pairs, rules, client)
+    cursor = _cursor(request, pairs, rules)
+    if cursor is not None and credential.stands_in(cursor.decode("latin-1")):
+        cursor = NO_CURSOR
+    harmless = [(name, value) for name, value in pairs if not credential.stands_in(value)]
     return ClientAsk(
-        credential=_credential(request, pairs, rules, client),
-        cursor=_cursor(request, pairs, rules),
-        query=_forwarded(request, pairs, rules, stream.forward_query),
+        credential=credential,
+        cursor=cursor,
+        query=_forwarded(request, harmless, rules, stream.forward_query),
         browser=is_browser(request, rules),
     )
 

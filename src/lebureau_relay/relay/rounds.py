@@ -18,7 +18,7 @@ from lebureau_relay.relay.subscriber import State, Subscriber
 # The wheel's slot: coarse enough to cost nothing when idle, fine enough that nobody notices.
 SLOT_S: Final = 0.05
 # Feeds are visited this often, and at least ten times within their shortest delay; while nothing is
-# due at one, thrice within it: ten thousand silent feeds would else take a tenth of a core.
+# due at one, thrice within it: ten thousand silent feeds would else take a good part of a core.
 _MAX_TICK_S: Final = 1.0
 # How often a stream that may grow old is looked at.
 _LOOK_S: Final = 60.0
