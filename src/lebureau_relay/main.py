@@ -27,11 +27,13 @@ from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.lobby import MAX_WAITING
+from lebureau_relay.edge.picture import PictureSources
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason
 from lebureau_relay.identity import AuthRules, Register
 from lebureau_relay.metrics import Metrics
+from lebureau_relay.relay.survey import Survey
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.owner import Outside
@@ -247,12 +249,17 @@ class Relay:
             self.settings.admin.allowed_hosts,
             token.get_secret_value() if token is not None else "",
         )
-        sources = AdminSources(
+        survey = Survey(self.hub)
+        picture = PictureSources(
             ready=self._readiness,
+            count=survey.count,
+            find=survey.find,
+            counts=self.metrics.counts,
+            streams=lambda: self._admission.taken,
+        )
+        sources = AdminSources(
+            picture=picture,
             render=self.metrics.render,
-            hub=self.hub.facts,
-            feeds=self.hub.feed_facts,
-            totals=self.metrics.totals,
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
         )
