@@ -7,12 +7,12 @@ them as text.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isinf
 from typing import Any, Final
 
-from lebureau_relay.relay.observer import Counted, Found
+from lebureau_relay.relay.observer import Counted, Found, HubFacts, ReplicaFacts
 from lebureau_relay.relay.ports import Clock
 
 # Feeds and identities of one screen.
@@ -36,6 +36,8 @@ class PictureSources:
     `ready` says whether new streams are taken, and why not. `count` looks at all feeds and gives so
     many that have most streams, and so many identities; `find` searches them. `counts` are since
     the start. `streams` is how many client streams are open, as cheaply as it can be known.
+    `replica` is this one's name, `replicas` are those of the deployment, this one among them; none
+    where it is alone, or Redis is away.
     """
 
     ready: Callable[[], tuple[bool, str]]
@@ -43,6 +45,8 @@ class PictureSources:
     find: Callable[[str], Awaitable[Found]]
     counts: Callable[[], Counts]
     streams: Callable[[], int]
+    replica: str
+    replicas: Callable[[], Sequence[ReplicaFacts]]
 
 
 class Picture:
@@ -117,16 +121,28 @@ class Picture:
             # How many client streams one upstream subscription serves: what the relay is there for.
             "sharing": round(subscribers / upstream, 2) if upstream else None,
             "history_bytes": hub.history_bytes,
+            "replica": self._sources.replica,
+            "replicas": [asdict(facts) for facts in self._replicas(hub, why)],
             "totals": {name: int(sum(counts[name].values())) for name in _TOTALS},
             "gaps": _by_last(counts["gaps"]),
             "refusals": _by_last(counts["refusals"]),
             "closes": _by_last(counts["closes"]),
             "delays": self._recent_delays(),
+            "traffic": {
+                name: {kind: _of_stream(counts[kind], name) for kind in _TRAFFIC}
+                for name in self._delays[-1]
+            },
             "feed_count": sum(hub.feeds.values()),
             "feed_list": [asdict(facts) for facts in counted.largest],
             "identity_count": counted.identity_count,
             "identities": [asdict(facts) for facts in counted.identities],
         }
+
+    def _replicas(self, hub: HubFacts, state: str) -> Sequence[ReplicaFacts]:
+        """Those that are seen; this one at least."""
+        owned = sum(count for (_, role), count in hub.feeds.items() if role != "follower")
+        own = ReplicaFacts(self._sources.replica, sum(hub.streams.values()), owned, state)
+        return self._sources.replicas() or (own,)
 
     def _recent_delays(self) -> dict[str, dict[str, float | None]]:
         """Of each stream half of the deliveries were faster, and all but a hundredth."""
@@ -142,6 +158,8 @@ _TOTALS: Final = (
     *("upstream_events", "deliveries", "delivered_bytes"),
     *("gaps", "refusals", "closes"),
 )
+
+_TRAFFIC: Final = ("upstream_events", "deliveries", "delivered_bytes", "gaps", "closes")
 
 Buckets = list[tuple[float, float]]
 """A histogram: upper bounds, ascending, and how many observations were not above each."""
@@ -196,6 +214,10 @@ def _by_last(samples: Mapping[tuple[str, ...], float]) -> dict[str, int]:
         if count:
             sums[labels[-1]] = sums.get(labels[-1], 0) + int(count)
     return sums
+
+
+def _of_stream(samples: Mapping[tuple[str, ...], float], stream: str) -> int:
+    return int(sum(count for labels, count in samples.items() if labels[0] == stream))
 
 
 def _nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

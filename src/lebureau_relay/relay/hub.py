@@ -18,17 +18,18 @@ from lebureau_relay.core.event import upstream_cursor
 from lebureau_relay.core.history import History, HistoryLimits
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode
 from lebureau_relay.relay.catchup import CatchUp
-from lebureau_relay.relay.survey import Tally
 from lebureau_relay.relay.farewells import Farewells
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.letgo import oldest_idle
 from lebureau_relay.relay.observer import HubFacts
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedKey, Identity
 from lebureau_relay.relay.rounds import SLOT_S, Rounds
 from lebureau_relay.relay.share import Share, Shared
 from lebureau_relay.relay.subscriber import Subscriber
+from lebureau_relay.relay.survey import Tally
 from lebureau_relay.relay.turns import Turns
 
 # Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
@@ -178,6 +179,15 @@ class Hub:
             for feed in list(self._feeds.values())
             if identity is None or feed.key.identity == identity
         )
+
+    def let_go(self, most: int) -> int:
+        """End up to so many streams, the oldest idle ones, so that they begin again elsewhere; how
+        many.
+        """
+        chosen = oldest_idle(self._feeds.values(), most, self.clock(), self.timings.settle_s)
+        for subscriber in chosen:
+            subscriber.feed.end(subscriber, CloseReason.REBALANCED)
+        return len(chosen)
 
     # -- what feeds ask for (host.Host)
 

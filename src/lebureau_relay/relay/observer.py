@@ -67,12 +67,27 @@ class FeedFacts:
     identity: str
     stream: str
     role: str
+    owner: str  # the replica that owns it, where that is another and known; empty otherwise
     state: str
     subscribers: int
     events: int
     history_bytes: int
     last_id: str
     age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFacts:
+    """One replica of the deployment, as it says of itself.
+
+    `name` is its machine's with something that tells two processes apart; `owned` are the feeds
+    that it subscribes to upstream; `state` is `ready`, `starting` or `draining`.
+    """
+
+    name: str
+    streams: int
+    owned: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)

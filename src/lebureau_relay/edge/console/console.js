@@ -59,6 +59,10 @@ function drawTables() {
   ]);
   fill($('identities'), now.identities, (one) => one.identity, (one) => [{ hash: one.identity }, number(one.streams), number(one.feeds)]);
   show('identities-shown', of(now.identities.length, now.identity_count));
+  fill($('replicas'), now.replicas, (one) => one.name, (one) => [
+    one.name, one.name === now.replica ? 'this one' : '', number(one.streams), number(one.owned), one.state,
+  ]);
+  show('replicas-shown', now.replicas.length > 1 ? `${now.replicas.length} seen through Redis` : 'alone');
   fill($('feeds'), now.feed_list, (feed) => `${feed.identity} ${feed.stream}`, (feed) => [
     { hash: feed.identity }, feed.stream, feed.role, feed.state, number(feed.subscribers), feed.last_id,
     number(feed.events), bytes(feed.history_bytes), age(feed.age_s),
@@ -184,11 +188,11 @@ function drawFeeds(feeds) {
   feeds.forEach((feed, n) => drawFeed(place.children[n], feed));
 }
 
-function drawFeed(article, { facts, pending_bytes: pending, slow, tabs, owner }) {
+function drawFeed(article, { facts, pending_bytes: pending, slow, tabs }) {
   const set = (name, text) => say(article.querySelector(name), text);
   set('h3', facts.stream);
   set('.role', facts.role);
-  set('.owner', owner);
+  set('.owner', facts.owner || (facts.role === 'follower' ? 'not known yet' : 'this replica'));
   set('.source', facts.state);
   set('.streams', slow ? `${number(facts.subscribers)}, ${number(slow)} slow` : number(facts.subscribers));
   set('.pending', bytes(pending));
