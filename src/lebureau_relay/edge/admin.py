@@ -46,7 +46,7 @@ _USAGE: Final = (
 _MAX_TEXT: Final = 300
 _FIND: Final = 'Send {"find": "<the beginning of a hash, or an event\'s id>"}.'
 
-_ASSETS: Final = {
+ASSETS: Final = {
     "/": ("index.html", "text/html"),
     "/console.css": ("console.css", "text/css"),
     "/console.js": ("console.js", "text/javascript"),
@@ -107,7 +107,7 @@ def build_admin(
     app.router.add_get("/status", admin.guarded(admin.status))
     app.router.add_get("/events", admin.guarded(admin.events), allow_head=False)
     app.router.add_post("/explain", admin.guarded(admin.explain))
-    for path, (name, content_type) in _ASSETS.items():
+    for path, (name, content_type) in ASSETS.items():
         app.router.add_get(path, admin.guarded(_asset(name, content_type)))
     if rules.token:
         app.router.add_post("/operator/end", admin.guarded(admin.end))
