@@ -171,11 +171,12 @@ function drawAnswer({ by, count, identities }) {
     return;
   }
   const how = by === 'hash' ? 'by the hash' : 'by an event that they have';
-  show('found', count === 1 ? `Found ${how}.` : `${plural(count, 'identity', 'identities')} found ${how}${count > names.length ? `; here are ${names.length}` : ''}. Choose one.`);
+  const tabs = (name) => identities[name].reduce((n, feed) => n + feed.facts.subscribers, 0);
+  show('found', count === 1 ? `Found ${how}: ${plural(tabs(names[0]), 'tab')} on ${plural(identities[names[0]].length, 'feed')} here.` : `${plural(count, 'identity', 'identities')} found ${how}${count > names.length ? `; here are ${names.length}` : ''}. Choose one.`);
   show('answer-title', count === 1 ? names[0] : 'Which identity?');
   $('candidates').hidden = count === 1;
   fill($('candidates').querySelector('tbody'), count === 1 ? [] : names, (name) => name, (name) => [
-    { hash: name }, number(identities[name].reduce((n, feed) => n + feed.facts.subscribers, 0)),
+    { hash: name }, number(tabs(name)),
     bytes(identities[name].reduce((n, feed) => n + feed.pending_bytes, 0)),
   ]);
   drawFeeds(count === 1 ? identities[names[0]] : []);
