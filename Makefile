@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz lock audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -50,8 +50,6 @@ bench-tools: dev
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
 
-MINUTES ?= 5
-
 DOCS := docs-site/.cache
 
 docs: $(DOCS)/.installed ## the docs as a site in build/site, strictly: no dead link, no lost page
@@ -64,6 +62,13 @@ $(DOCS)/.installed: docs-site/requirements.lock
 	@$(DOCS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes -r $<
 	@touch $@
 
+EXAMPLES ?= 2000
+
+model: dev ## EXAMPLES=… random schedules of each model of the relay, always new ones; then what is broken on purpose must be caught
+	RELAY_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q -x -n 2 --dist load tests/relay/test_stateful.py \
+		tests/replicas/hubs/test_storm.py tests/replicas/hubs/test_mutations.py
+
+fuzz: MINUTES = 5
 fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
