@@ -75,9 +75,10 @@ def tables(results: Mapping[str, Result]) -> Iterator[str]:
         f"| a stream | {found.stream_bytes / 1000:.1f} KB | 1 "
         f"| {found.delivery_s * 1e6:.1f} µs for each event |"
     )
+    with_tls = found.feed_bytes + found.tls_bytes
     yield (
         "| a feed: its subscription upstream, its empty history "
-        f"| {found.feed_bytes / 1000:.1f} KB, with TLS {(found.feed_bytes + found.tls_bytes) / 1000:.1f} KB | 1 "
+        f"| {found.feed_bytes / 1000:.1f} KB, with TLS {with_tls / 1000:.1f} KB | 1 "
         f"| {found.event_s * 1e6:.0f} µs for each event, with Redis "
         f"{found.shared_s * 1e6:.0f} µs more |"
     )
