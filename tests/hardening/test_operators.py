@@ -13,7 +13,7 @@ from tests.e2e.clients import ask, eventually, head
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 TOKEN = "correct-horse-battery-staple"
 ALL = {"all": True, "reason": "maintenance"}
-SHOWN = ("/", "/console.js", "/status", "/events")
+SHOWN = ("/", "/console.js", "/charts.js", "/status", "/events")
 
 
 @pytest.fixture

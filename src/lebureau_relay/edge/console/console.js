@@ -21,7 +21,7 @@ const charts = new Charts($('charts'), $('chart'), [
   { title: 'Client streams', columns: [[1]], say: number, least: 1 },
   { title: 'Gaps told', columns: [[6]], say: rate, least: 1, bars: true },
   { title: 'Requests refused', columns: [[7]], say: rate, least: 1, bars: true },
-  { title: 'Lag of the event loop', columns: [[9, '99 %']], say: delay, least: 0.001 },
+  { title: 'Event loop lag', columns: [[9, '99 %']], say: delay, least: 0.001 },
 ], (moment) => show('moment', moment));
 
 // -- what comes every second
