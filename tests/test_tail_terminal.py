@@ -219,6 +219,7 @@ async def test_a_line_never_wraps(simulator, open_terminal, columns) -> None:
     for name in ("x" * 500, "桌面" * 100, "e\u0301" * 200, "🖥" * 90, "ｗ" * 90):
         emit(simulator, "desktop.very-long-type-name", {"name": name, "n": 1})
     await terminal.until(lambda: terminal.said.count("\n") == 6)  # and that it is connected
+    await terminal.until(lambda: "●" in terminal.screen[-1])
     events = [line for line in terminal.screen if "connected to" not in line]
     assert all(cells(line) <= columns for line in events), events
     assert sum(line.endswith("…") and cells(line) >= columns - 1 for line in events) >= 5

@@ -4,6 +4,7 @@ gets more out of it than text.
 Screenshots of every run are kept in `.screenshots/`.
 """
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -266,8 +267,15 @@ async def test_a_console_too_many_says_so(relay, visit, browser, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options"), {"light": LIGHT, "dark": DARK, "phone": PHONE}.items()
 )
-async def test_everybody_can_read_it(relay, simulator, connect, visit, complaints, name, options):
+async def test_everybody_can_read_it(
+    relay, simulator, connect, visit, complaints, monkeypatch, name, options
+):
+    monkeypatch.setattr(pulse, "PERIOD_S", 0.02)  # minutes of charts in seconds
     await busy(relay, simulator, connect)
+    for n in range(60):
+        simulator.emit(simulator.user(1).id, "desktops", n % 7)
+        await asyncio.sleep(0.02)
+    monkeypatch.setattr(pulse, "PERIOD_S", 1.0)
     page = await visit(relay, **options, reduced_motion="reduce")
     await page.locator("#identities button").first.click()
     await says(page, "#details", "this replica")

@@ -74,6 +74,18 @@ async def test_feeds_that_end_meanwhile_are_no_trouble(house, monkeypatch):
     assert found.count == 0
 
 
+async def test_who_leaves_while_details_are_gathered_is_left_out(house, monkeypatch):
+    monkeypatch.setattr(survey, "_SLICE", 1)
+    await crowd(house, {f"user-{n}": 1 for n in range(6)})
+    asked = asyncio.ensure_future(Survey(house.hub).find("user"))
+    for _ in range(9):  # all six are found, and the first of them looked up
+        await asyncio.sleep(0)
+    await house.hub.close()
+    found = await asked
+    assert found.count == 6
+    assert [feeds for feeds in found.identities.values() if feeds] == []
+
+
 async def test_a_hash_is_found_by_its_beginning_in_either_case(house):
     await crowd(house, {"abc1": 1, "abd2": 2, "b": 1})
     look = Survey(house.hub)
