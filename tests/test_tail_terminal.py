@@ -19,6 +19,8 @@ from lebureau_relay.tail.cells import cut, pad, width
 # All that `tail` may say to a terminal beside text: colours, and "clear to the end of the line".
 ORDERS = re.compile(r"\x1b\[(?:[0-9]+m|K)|\r\n|\r")
 
+UNFINISHED = re.compile(r"\r?(?:\x1b(?:\[[0-9]*)?)?\Z")  # an order that is still on its way
+
 
 def cells(text: str) -> int:
     """As the terminals count that this was looked at in; not the code's own table."""
@@ -90,7 +92,7 @@ class Terminal:
 
     @property
     def screen(self) -> list[str]:
-        return on_screen(self.said, self.columns)
+        return on_screen(UNFINISHED.sub("", self.said), self.columns)
 
     async def until(self, true: Callable[[], object]) -> None:
         async with asyncio.timeout(20):

@@ -568,6 +568,7 @@ async def test_what_is_no_question_finds_nobody(listen, body):
         {"Host": "evil.example"},
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
     ],
 )
 async def test_other_sites_pages_ask_for_nobody(listen, headers):

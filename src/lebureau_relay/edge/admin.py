@@ -175,7 +175,11 @@ class _Admin:
                     RefusalCode.FORBIDDEN, "This host isn't in the setting admin.allowed_hosts."
                 )
             site = request.headers.get("Sec-Fetch-Site", "none")
-            following = request.headers.get("Sec-Fetch-Mode") == "navigate"  # a link to the console
+            # A link to the console may be followed; a form may be sent by its own pages only.
+            following = (
+                request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+                and request.headers.get("Sec-Fetch-Mode") == "navigate"
+            )
             if site not in {"none", "same-origin"} and not following:
                 raise Refusal(RefusalCode.FORBIDDEN, "Pages of other origins may not read this.")
             return await handler(request)
