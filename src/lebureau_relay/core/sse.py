@@ -93,8 +93,7 @@ class Decoder:
         return self._take(self._normalise(chunk))
 
     def _is_between_blocks(self) -> bool:
-        unfinished = self._parts or self._after_cr or self._in_comment or self._discarding
-        return self._started and not unfinished
+        return self._started and not (self._parts or self._after_cr or self._in_comment)
 
     def _usual(self, chunk: bytes) -> Event | None:
         """The event that is the whole of a chunk, at a third of the price; None where it is not,
