@@ -91,5 +91,6 @@ def test_proxies_cut_no_living_stream(settings_of):
     assert float(said[f"{NGINX}proxy-read-timeout"]) >= 3 * stream.heartbeat
     assert float(said[f"{NGINX}proxy-send-timeout"]) > stream.write_timeout
     assert said[f"{NGINX}proxy-buffering"] == "off"
+    assert said[f"{NGINX}enable-access-log"] == "false", "it would have keys from the query"
     route = render("gateway").named("HTTPRoute", "lebureau-relay")["spec"]["rules"][0]
     assert route["timeouts"] == {"request": "0s", "backendRequest": "0s"}
