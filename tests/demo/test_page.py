@@ -94,7 +94,7 @@ async def test_a_cut_upstream_goes_unnoticed(visit, stage, simulator, complaints
     await page.wait_for_selector("#headline:has-text('6 tabs')")
     await more_events(simulator, page)
     await page.click("[data-order=cut]")
-    await logged(page, "subscribed anew")
+    await logged(page, "asked anew")
     await more_events(simulator, page)
     assert simulator.subscriptions_opened() >= 4
     assert await gaps(stage) == 0
@@ -110,7 +110,7 @@ async def test_silence_is_found_out(visit, stage, simulator, complaints) -> None
     for _ in range(3):
         await next_event(page)
     await page.click("[data-order=silence]")
-    await logged(page, "subscribed anew")
+    await logged(page, "asked anew")
     await more_events(simulator, page)
     assert await number(page, "missed") == 0
     assert await gaps(stage) == 0
