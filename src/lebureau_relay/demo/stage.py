@@ -28,7 +28,7 @@ _API: Final = SimulatorOptions(users=1, rate=1.5, heartbeat_s=0.4, control=False
 # relay's history beside it, at a pace that twenty tabs in one page can follow.
 _FLOOD_STEPS: Final = 150
 _FLOOD_STEP_EVENTS: Final = 4
-_FLOOD_STEP_S: Final = 0.02
+_FLOOD_STEP_S: Final = 0.03
 _FLOOD_TEXT: Final = "It scrolls by, and nobody reads it. " * 220
 # The relay's numbers come from this process; what takes longer is a relay that restarts.
 _READ_TIMEOUT = aiohttp.ClientTimeout(total=2.0)

@@ -141,10 +141,11 @@ export class Feed {
 }
 
 /** @param {Entry} entry @param {boolean} isNew */
-function row({ type, tone, icon, words, where, time, gated }, isNew) {
+function row({ type, desktop, tone, icon, words, where, time, gated }, isNew) {
   const item = document.createElement("li");
   item.dataset.tone = tone;
   item.dataset.type = type;
+  item.dataset.desktop = desktop;
   item.classList.toggle("new", isNew);
   item.innerHTML = '<svg class="icon" aria-hidden="true"><use/></svg><p></p><time></time><small></small>';
   item.querySelector("use")?.setAttribute("href", `#${icon}`);

@@ -55,7 +55,7 @@ export class Wall {
     part(element, "h3").textContent = all.name ?? all.id;
     part(element, ".status use").setAttribute("href", `#s-${status}`);
     part(element, ".status span").textContent = status;
-    part(element, ".agent").textContent = all.agentReady ? "agent ready" : "agent not ready";
+    part(element, ".agent").textContent = all.agentReady ? "agent ready" : "no agent yet";
     part(element, ".agent").dataset.ready = String(Boolean(all.agentReady));
     for (const meter of METERS) {
       const value = facts[meter];
