@@ -37,11 +37,16 @@ def stream_settings() -> dict[str, object]:
     return {}
 
 
-@pytest.fixture
-def free_port() -> int:
+def free_port_now() -> int:
+    """A port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    return free_port_now()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -172,7 +172,7 @@ async def test_a_browser_without_network_comes_back(visit, stage, simulator) -> 
     await logged(page, "the network is gone")
     stage.order(Order.RESTART)
     await page.wait_for_selector("#connection[data-state=reconnecting]")
-    await page.wait_for_selector("#headline:has-text('The relay is restarting')")
+    await page.wait_for_selector("#headline:has-text('This browser has no network')")
     await until(lambda: stage.restarts)
     for stream in ("desktops", "activity"):
         simulator.emit(simulator.user().id, stream, 30)
@@ -183,3 +183,10 @@ async def test_a_browser_without_network_comes_back(visit, stage, simulator) -> 
     await page.wait_for_selector("#connection[data-state=live]")
     assert await number(page, "missed") == 0
     assert await gaps(stage) == 0
+
+
+async def test_a_demo_that_has_ended_is_told(visit, stage) -> None:
+    page = await visit()
+    await stage.close()
+    await page.wait_for_selector("#headline:has-text('Is the demo still running?')")
+    await page.wait_for_selector("#connection[data-state=reconnecting]")

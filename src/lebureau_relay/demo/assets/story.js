@@ -6,10 +6,13 @@ import { STREAMS, plural } from "./words.js";
 const NAMES = /** @type {(keyof typeof PATHS)[]} */ (Object.keys(PATHS));
 // The numbers come a second later than what they tell of, and a silence is found out within some seconds.
 const CALM_MS = 3000;
+// Looks in vain, about a second each; a restart takes two.
+const PATIENCE = 8;
 
 export class Story {
   #picture;
   #tell;
+  #unanswered = 0;
   /** @type {any} */ #last;
   /** @type {number | undefined} */ #calmSince;
 
@@ -29,12 +32,15 @@ export class Story {
 
   /** The relay, which serves this page too, does not answer. */
   away() {
+    this.#unanswered += 1;
     this.#picture.relay(false);
-    show("headline", "The relay is restarting.");
+    const gone = this.#unanswered > PATIENCE ? "Nobody answers. Is the demo still running?" : "The relay is restarting.";
+    show("headline", navigator.onLine ? gone : "This browser has no network.");
   }
 
   /** @param {any} state what the demo says @returns {number | undefined} tabs open, this page's and others */
   draw(state) {
+    this.#unanswered = 0;
     for (const name of NAMES) this.#picture.upstream(name, state.upstream[name] > 0);
     this.#picture.relay(Boolean(state.relay));
     const upstream = sum(state.upstream);

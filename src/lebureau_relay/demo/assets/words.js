@@ -72,5 +72,7 @@ export const ordinal = (id) => /^evt_0*(\d+)$/.exec(id)?.[1] ?? id;
 /** @param {string} words */
 export const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
-/** The time of day, as the reader writes it. */
-export const now = () => new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const CLOCK = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+/** The time of day, as short as it can be written. */
+export const now = () => CLOCK.format(new Date());
