@@ -23,9 +23,10 @@ async def play(page: Page) -> None:
     await tabs_open(page, 6)
     await page.click("[data-order=cut]")
     await logged(page, "asked anew")
-    await page.click("[data-order=restart]")
+    await page.click("[data-order=offline]")
+    await page.wait_for_selector("#connection[data-state=offline]")
+    await page.click("[data-order=online]")
     await logged(page, "Mission Control: back")
-    await tabs_open(page, 6)
     await page.click("[data-order=slow]")
     for _ in range(10):
         await next_event(page)
@@ -45,7 +46,7 @@ async def main() -> None:
     async with async_playwright() as playwright:
         program = shutil.which("chromium")
         browser = await playwright.chromium.launch(executable_path=program, args=CHROMIUM)
-        page = await browser.new_page(viewport={"width": 1280, "height": 1250})
+        page = await browser.new_page(viewport={"width": 1280, "height": 1390})
         await page.goto(stage.url)
         await page.wait_for_selector("#connection[data-state=live]")
         await play(page)

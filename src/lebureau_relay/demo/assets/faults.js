@@ -49,8 +49,9 @@ export class Faults {
     if (!button || button.dataset.order === face) return;
     button.dataset.order = face;
     const [title, why] = FACES[face];
-    button.querySelector("strong").textContent = title;
-    button.querySelector("span").textContent = why;
+    const part = (tag) => /** @type {Element} */ (button.querySelector(tag));
+    part("strong").textContent = title;
+    part("span").textContent = why;
   }
 
   /** @param {HTMLButtonElement} button */

@@ -148,10 +148,11 @@ function row({ type, desktop, tone, icon, words, where, time, gated }, isNew) {
   item.dataset.desktop = desktop;
   item.classList.toggle("new", isNew);
   item.innerHTML = '<svg class="icon" aria-hidden="true"><use/></svg><p></p><time></time><small></small>';
-  item.querySelector("use")?.setAttribute("href", `#${icon}`);
-  item.querySelector("p").textContent = words;
-  item.querySelector("small").textContent = where;
-  item.querySelector("time").textContent = time;
+  const part = (name) => /** @type {Element} */ (item.querySelector(name));
+  part("use").setAttribute("href", `#${icon}`);
+  part("p").textContent = words;
+  part("small").textContent = where;
+  part("time").textContent = time;
   item.append(way(type, gated));
   return item;
 }

@@ -7,7 +7,7 @@
 const QUIET_MS = 400;
 
 export class HeldSource extends EventTarget {
-  /** As an EventSource's. */ readyState = EventSource.CONNECTING;
+  /** As an EventSource's. @type {number} */ readyState = EventSource.CONNECTING;
   #stop = new AbortController();
   /** @type {ReadableStreamDefaultReader<Uint8Array> | undefined} */ #reader;
   #lastId = "";

@@ -76,7 +76,7 @@ export class Stream {
     const source = new Source(url + cursor);
     this.#source = source;
     source.addEventListener("open", () => this.#become(source instanceof HeldSource ? "slow" : "live"));
-    source.addEventListener("message", (message) => this.#take(message));
+    source.addEventListener("message", (message) => this.#take(/** @type {MessageEvent} */ (message)));
     source.addEventListener("error", () => this.#broke());
     this.#hear("relay.gap", ({ cause }) => {
       this.#resuming = "";
@@ -104,7 +104,8 @@ export class Stream {
 
   /** Listen to one of the relay's own events. @param {string} name @param {(payload: any) => void} told */
   #hear(name, told) {
-    this.#source?.addEventListener(name, (message) => {
+    this.#source?.addEventListener(name, (event) => {
+      const message = /** @type {MessageEvent} */ (event);
       this.#lastId = message.lastEventId;
       told(JSON.parse(message.data).payload);
     });

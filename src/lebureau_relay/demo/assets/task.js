@@ -28,7 +28,7 @@ export class Tasks {
     task.content = payload.content ?? payload.summary ?? task.content;
     task.gated ||= Boolean(payload.requiresApproval) || ["review", "approval"].includes(STAGES[type]);
     this.#known.set(id, task);
-    if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.keys().next().value);
+    if (this.#known.size > REMEMBERED) this.#known.delete([...this.#known.keys()][0]);
     return task;
   }
 }

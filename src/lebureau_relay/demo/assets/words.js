@@ -63,7 +63,7 @@ export const STATUSES = ["running", "booting", "stopped", "error"];
 /** @param {number} count @param {string} one @param {string} many */
 export const plural = (count, one, many = `${one}s`) => (count === 1 ? one : many);
 
-/** @param {string} list @param {string} word what it says, or the word itself where nothing is known */
+/** @param {Record<string, string>} list @param {string} word what it says, or the word itself where nothing is known */
 export const say = (list, word) => list[word] ?? String(word).replaceAll("_", " ");
 
 /** The number in an id of the simulated API, or the id. @param {string} id */
