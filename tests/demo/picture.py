@@ -51,6 +51,8 @@ async def main() -> None:
         await page.wait_for_selector("#connection[data-state=live]")
         await play(page)
         await page.mouse.move(0, 0)
+        # A row that is just coming in would be half there.
+        await page.eval_on_selector_all("#feed .new", "all => all.forEach((e) => e.className = '')")
         await page.screenshot(path=PICTURE)
         await browser.close()
     stop.set()

@@ -1,5 +1,7 @@
 """Every button of the demo that breaks something: what happens, what is told, and the way back."""
 
+import asyncio
+
 import pytest
 from tests.demo.conftest import gaps, logged, more_events, next_event, number, tabs_open, until
 
@@ -190,3 +192,21 @@ async def test_a_demo_that_has_ended_is_told(visit, stage) -> None:
     await stage.close()
     await page.wait_for_selector("#headline:has-text('Is the demo still running?')")
     await page.wait_for_selector("#connection[data-state=reconnecting]")
+
+
+async def test_a_refusal_is_told_once_and_overcome(visit, stage, simulator) -> None:
+    page = await visit()
+    await more_events(simulator, page)
+    simulator.fault("503")  # whatever is asked upstream from now on
+    stage.order(Order.RESTART)
+    await logged(page, "Desktops: refused for now, because Le Bureau does not answer")
+    await page.wait_for_selector("#connection[data-state=refused]:has-text('refused for now')")
+    async with asyncio.timeout(20):
+        while (await stage.state())["relay"]["totals"]["refusals"] < 5:
+            await asyncio.sleep(0.05)
+    assert await page.locator("#log li:has-text('Desktops: refused')").count() == 1
+    assert await page.get_attribute("#connection", "data-state") == "refused"
+    simulator.clear_faults()
+    await page.wait_for_selector("#connection[data-state=live]")
+    await more_events(simulator, page)
+    assert await number(page, "missed") == 0

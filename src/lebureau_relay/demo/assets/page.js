@@ -164,7 +164,7 @@ function draw(state) {
   const { desktops = 0, activity = 0 } = state.relay?.subscribers ?? {};
   if (tabs[0].held && desktops < activity && !letGo) {
     letGo = true;
-    tell("bad", "The relay has let this tab’s Desktops go: it had taken nothing for fifteen seconds. Let it read on, and see.");
+    tell("bad", "The relay has let this tab’s Desktops go, since it took nothing. Let it read on, and see.");
   }
 }
 

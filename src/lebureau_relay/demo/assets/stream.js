@@ -16,7 +16,7 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {(after: string) => void} resumed the event just told was the first after this id; no gap was told
  * @property {(cause: string) => void} gap events may be missing here
  * @property {(reason: string) => void} closing the relay ends the connection on purpose
- * @property {(code: string) => void} refused the relay won't serve it, for now
+ * @property {(code: string) => void} refused the relay won't serve it, for now; told once until it does
  * @property {(events: number) => void} caughtUp it has read so many events that had waited for it, without a gap
  */
 
@@ -75,7 +75,10 @@ export class Stream {
     const cursor = this.#lastId && `&lastEventId=${encodeURIComponent(this.#lastId)}`;
     const source = new Source(url + cursor);
     this.#source = source;
-    source.addEventListener("open", () => this.#become(source instanceof HeldSource ? "slow" : "live"));
+    source.addEventListener("open", () => {
+      // A soft refusal opens, too: one that was refused believes in an event only.
+      if (this.state !== "refused") this.#become(source instanceof HeldSource ? "slow" : "live");
+    });
     source.addEventListener("message", (message) => this.#take(/** @type {MessageEvent} */ (message)));
     source.addEventListener("error", () => this.#broke());
     this.#hear("relay.gap", ({ cause }) => {
@@ -89,6 +92,7 @@ export class Stream {
       if (reason === "credential_revoked") this.close("ended");
     });
     this.#hear("relay.refused", ({ code }) => {
+      if (this.state === "refused") return;
       this.#become("refused");
       this.#listener.refused(code);
     });
@@ -113,6 +117,7 @@ export class Stream {
 
   /** @param {MessageEvent} message */
   #take(message) {
+    if (this.state === "refused") this.#become("live");
     this.#attempt = 0;
     this.#backlog += 1;
     const after = this.#resuming;
