@@ -49,6 +49,7 @@ async def main() -> None:
         page = await browser.new_page(viewport={"width": 1280, "height": 1390})
         await page.goto(stage.url)
         await page.wait_for_selector("#connection[data-state=live]")
+        stage._simulator.emit(stage._simulator.user().id, "desktops", 90)  # fills the charts
         await play(page)
         await page.mouse.move(0, 0)
         # A row that is just coming in would be half there.

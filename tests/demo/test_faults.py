@@ -202,7 +202,7 @@ async def test_a_refusal_is_told_once_and_overcome(visit, stage, simulator) -> N
     await logged(page, "Desktops: refused for now, because Le Bureau does not answer")
     await page.wait_for_selector("#connection[data-state=refused]:has-text('refused for now')")
     async with asyncio.timeout(20):
-        while (await stage.state())["relay"]["totals"]["refusals"] < 5:
+        while (await stage.state())["relay"]["totals"]["refusals"] < 5:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert await page.locator("#log li:has-text('Desktops: refused')").count() == 1
     assert await page.get_attribute("#connection", "data-state") == "refused"
