@@ -1,0 +1,243 @@
+"""The browser module in a real Chromium: one connection for all tabs, whatever becomes of them."""
+
+import asyncio
+import contextlib
+
+import pytest
+from tests.e2e.clients import ACTIVITY, DESKTOPS, eventually
+from tests.e2e.conftest import pages
+
+pytestmark = pytest.mark.browser
+
+# `streams.NAME`: what an application would have heard.
+PAGE = """<!doctype html><title>tab</title><link rel="icon" href="data:,"><script type="module">
+import { connect } from '%s/relay/client.js';
+const names = ['message', 'desktop.status', 'state', 'gap', 'refused'];
+window.streams = {};
+window.open_ = (name, url, options) => {
+  const stream = connect(url, options);
+  const tab = window.streams[name] = { stream, seen: [], states: [], gaps: [], refusals: [], own: 0 };
+  stream.addEventListener('message', (event) => tab.seen.push(event.lastEventId));
+  stream.addEventListener('desktop.status', () => (tab.own += 1));
+  stream.addEventListener('news', (event) => (tab.news = event.data));
+  stream.addEventListener('state', ({ data }) => tab.states.push(data.state));
+  stream.addEventListener('gap', ({ data }) => tab.gaps.push(data.cause));
+  stream.addEventListener('refused', ({ data }) => tab.refusals.push(data));
+};
+window.ready = true;
+</script>"""
+WITHOUT_WORKER = "delete globalThis.SharedWorker"
+MODES = pytest.mark.parametrize("worker", [True, False], ids=["worker", "leader"])
+
+
+class Tab:
+    """One stream of the module's in one page."""
+
+    def __init__(self, page, name: str) -> None:
+        self.page = page
+        self.name = name
+
+    async def get(self, what: str):
+        return await self.page.evaluate(f"streams.{self.name}.{what}")
+
+    async def until(self, condition: str, timeout_ms: float = 20_000) -> None:
+        name = self.name
+        try:
+            await self.page.wait_for_function(
+                f"(() => {{ const tab = streams.{name}; return {condition}; }})()",
+                timeout=timeout_ms,
+            )
+        except Exception as error:
+            tab = await self.page.evaluate(
+                f"JSON.stringify([streams.{name}, streams.{name}.stream.mode,"
+                f" streams.{name}.stream.reason])"
+            )
+            raise AssertionError(f"not {condition}: {tab}") from error
+
+
+class Tabs:
+    """The tabs of one browser; what their consoles and failures said."""
+
+    def __init__(self, context) -> None:
+        self.context = context
+        self.complaints: list[str] = []
+
+    async def page(self, url: str):
+        page = await self.context.new_page()
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._heard)
+        await page.goto(f"{url}/tab")
+        await page.wait_for_function("window.ready")
+        return page
+
+    async def open(self, url: str, path: str = DESKTOPS, name: str = "one", **options) -> Tab:
+        page = await self.page(url)
+        await page.evaluate("([n, u, o]) => open_(n, u, o)", [name, path, options])
+        return Tab(page, name)
+
+    def _heard(self, message) -> None:
+        # A refusal or an outage is a line of the browser's own.
+        if message.type in {"error", "warning"} and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+
+@pytest.fixture
+async def browse(browser):
+    opened = []
+
+    async def start(*, worker: bool = True) -> Tabs:
+        context = await browser.new_context()
+        if not worker:
+            await context.add_init_script(WITHOUT_WORKER)
+        opened.append(Tabs(context))
+        return opened[-1]
+
+    yield start
+    for tabs in opened:
+        await tabs.context.close()
+    assert [text for tabs in opened for text in tabs.complaints] == []
+
+
+@pytest.fixture
+async def served(serve, simulator):
+    """Relays that serve the page: `served(port=…, section={…})`."""
+
+    async def start(port: int = 0, module: str = "", **sections):
+        show = pages({"/tab": ("text/html", PAGE % module)})
+        return await serve(simulator.url, show, listen={"port": port}, **sections)
+
+    return start
+
+
+def port_of(relay) -> int:
+    return int(relay.public_url.rpartition(":")[2])
+
+
+def emitted(simulator, user, stream="desktops") -> list[str]:
+    return [record.id for record in simulator.log(user.id, stream)]
+
+
+async def all_have(tabs, simulator, user) -> None:
+    """Every event once, in order, in every tab."""
+    order = emitted(simulator, user)
+    for tab in tabs:
+        await tab.until(f"tab.seen.length >= {len(order)}")
+    for tab in tabs:
+        assert await tab.get("seen") == order
+
+
+@MODES
+@pytest.mark.timeout(120)
+async def test_twenty_tabs_are_one_connection_also_over_a_restart(
+    simulator, user, served, browse, worker
+):
+    relay = await served()
+    browser = await browse(worker=worker)
+    tabs = [await browser.open(relay.public_url, key=user.key) for _ in range(20)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    modes = [await tab.get("stream.mode") for tab in tabs]
+    assert modes == (["worker"] * 20 if worker else ["leader"] + ["follower"] * 19)
+    simulator.emit(user.id, "desktops", 5)
+    await all_have(tabs, simulator, user)
+    assert (relay.hub.streams, simulator.open_subscriptions()) == (1, 1)
+    simulator.cut_all()
+    simulator.emit(user.id, "desktops", 5)
+    await relay.drain()
+    await relay.stop()
+    simulator.emit(user.id, "desktops", 5)
+    again = await served(port_of(relay))
+    await eventually(lambda: again.hub.streams == 1, 20)
+    simulator.emit(user.id, "desktops", 5)
+    await all_have(tabs, simulator, user)
+    own = sum("desktop.status" in one.data for one in simulator.log(user.id, "desktops"))
+    for tab in tabs:
+        assert await tab.get("gaps") == []
+        assert await tab.get("own") == own
+    assert (again.hub.streams, simulator.open_subscriptions()) == (1, 1)
+
+
+@MODES
+async def test_tabs_come_and_go_and_the_last_one_ends_it(simulator, user, served, browse, worker):
+    relay = await served()
+    browser = await browse(worker=worker)
+    first = await browser.open(relay.public_url, key=user.key)
+    other = await browser.open(relay.public_url, ACTIVITY, key=user.key)  # so a worker lives on
+    await eventually(lambda: relay.hub.streams == 2, 20)
+    await first.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 2)
+    await first.until("tab.seen.length == 2")
+    late = await browser.open(relay.public_url, key=user.key)
+    await late.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 2)
+    order = emitted(simulator, user)
+    await late.until("tab.seen.length == 2")
+    assert await late.get("seen") == order[2:], "it joined after the first two"
+    await first.page.close()
+    await eventually(lambda: relay.hub.streams == 2, 20)
+    simulator.emit(user.id, "desktops", 2)
+    await late.until("tab.seen.length == 4")
+    assert await late.get("seen") == emitted(simulator, user)[2:]
+    await late.page.evaluate("streams.one.stream.close()")
+    await eventually(lambda: relay.hub.streams == 1, 20)
+    assert await late.get("stream.state") == "closed"
+    await other.page.close()
+    await eventually(lambda: relay.hub.streams == 0, 20)
+
+
+async def test_a_tab_that_crashes_is_forgotten(simulator, user, served, browse):
+    """No pagehide is heard of it; the lock that it held is."""
+    relay = await served()
+    browser = await browse()
+    doomed = await browser.open(relay.public_url, key=user.key)
+    other = await browser.open(relay.public_url, ACTIVITY, key=user.key)
+    await eventually(lambda: relay.hub.streams == 2, 20)
+    session = await browser.context.new_cdp_session(doomed.page)
+    crash = asyncio.ensure_future(session.send("Page.crash"))
+    await eventually(lambda: relay.hub.streams == 1, 20)
+    crash.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await crash
+    simulator.emit(user.id, "activity", 1)
+    await other.until("tab.seen.length == 1")
+
+
+@pytest.mark.parametrize("farewell", ["close", "crash", "wedge"])
+async def test_another_tab_takes_over_from_a_leader(simulator, user, served, browse, farewell):
+    """Closed, crashed, or alive and doing nothing any more: nothing lost, nothing twice."""
+    relay = await served()
+    browser = await browse(worker=False)
+    tabs = [await browser.open(relay.public_url, key=user.key) for _ in range(3)]
+    leader, *rest = tabs
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    assert await leader.get("stream.mode") == "leader"
+    simulator.emit(user.id, "desktops", 5)
+    await all_have(tabs, simulator, user)
+    if farewell == "close":
+        await leader.page.close()
+    else:
+        session = await browser.context.new_cdp_session(leader.page)
+        what = "Page.crash" if farewell == "crash" else "Debugger.enable"
+        if farewell == "crash":
+            ignored = asyncio.ensure_future(session.send(what))
+        else:
+            await session.send(what)
+            ignored = asyncio.ensure_future(session.send("Debugger.pause"))
+            asyncio.ensure_future(leader.page.evaluate("1")).add_done_callback(lambda _: None)
+        ignored.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await rest[0].page.bring_to_front()
+    for _ in range(10):
+        simulator.emit(user.id, "desktops", 1)
+        await asyncio.sleep(0.02)
+    await all_have(rest, simulator, user)
+    assert sorted([await tab.get("stream.mode") for tab in rest]) == ["follower", "leader"]
+    if farewell == "wedge":
+        await session.send("Debugger.resume")
+        await leader.until("tab.stream.mode === 'follower'")
+        simulator.emit(user.id, "desktops", 1)
+        await all_have(tabs, simulator, user)
+        assert await leader.get("gaps") == []
+    for tab in rest:
+        assert await tab.get("gaps") == []
+    await eventually(lambda: relay.hub.streams == 1, 20)
