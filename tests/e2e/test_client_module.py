@@ -1,7 +1,6 @@
 """The browser module in a real Chromium: one connection for all tabs, whatever becomes of them."""
 
 import asyncio
-import contextlib
 
 import pytest
 from tests.e2e.clients import ACTIVITY, DESKTOPS, eventually
@@ -126,6 +125,21 @@ async def all_have(tabs, simulator, user) -> None:
         assert await tab.get("seen") == order
 
 
+def subscribed(relay) -> dict[str, int]:
+    """Open streams, by name, where there are any."""
+    return {name: count for name, count in relay.hub.facts().streams.items() if count}
+
+
+async def crash(browser, tab) -> None:
+    """The process of a tab is no more."""
+    session = await browser.context.new_cdp_session(tab.page)
+    gone = asyncio.Event()
+    tab.page.on("crash", lambda _page: gone.set())
+    order = asyncio.ensure_future(session.send("Page.crash"))
+    order.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait_for(gone.wait(), 20)
+
+
 @MODES
 @pytest.mark.timeout(120)
 async def test_twenty_tabs_are_one_connection_also_over_a_restart(
@@ -186,20 +200,48 @@ async def test_tabs_come_and_go_and_the_last_one_ends_it(simulator, user, served
 
 
 async def test_a_tab_that_crashes_is_forgotten(simulator, user, served, browse):
-    """No pagehide is heard of it; the lock that it held is."""
+    """No pagehide is heard of it. Its process may be the worker's, too, and then another worker
+    takes over.
+    """
     relay = await served()
     browser = await browse()
-    doomed = await browser.open(relay.public_url, key=user.key)
     other = await browser.open(relay.public_url, ACTIVITY, key=user.key)
-    await eventually(lambda: relay.hub.streams == 2, 20)
-    session = await browser.context.new_cdp_session(doomed.page)
-    crash = asyncio.ensure_future(session.send("Page.crash"))
-    await eventually(lambda: relay.hub.streams == 1, 20)
-    crash.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await crash
+    doomed = await browser.open(relay.public_url, key=user.key)
+    for tab, stream in ((other, "activity"), (doomed, "desktops")):
+        await tab.until("tab.stream.state === 'open'")
+        simulator.emit(user.id, stream, 1)
+        await tab.until("tab.seen.length == 1")
+    await crash(browser, doomed)
     simulator.emit(user.id, "activity", 1)
-    await other.until("tab.seen.length == 1")
+    await eventually(lambda: subscribed(relay) == {"activity": 1}, 10)
+    simulator.emit(user.id, "activity", 1)
+    await other.until("tab.seen.length == 3")
+    assert await other.get("seen") == emitted(simulator, user, "activity")
+    assert await other.get("gaps") == []
+
+
+async def test_a_worker_that_dies_is_replaced(simulator, user, served, browse, browser):
+    """The tabs know where they were; the new one goes on from there."""
+    relay = await served()
+    tabs = [await (await browse()).open(relay.public_url, key=user.key)]
+    tabs.append(Tab(await tabs[0].page.context.new_page(), "one"))
+    await tabs[1].page.goto(f"{relay.public_url}/tab")
+    await tabs[1].page.wait_for_function("window.ready")
+    await tabs[1].page.evaluate("k => open_('one', '/api/desktops/stream', {key: k})", user.key)
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 3)
+    await all_have(tabs, simulator, user)
+    session = await browser.new_browser_cdp_session()
+    targets = (await session.send("Target.getTargets", {"filter": [{}]}))["targetInfos"]
+    (worker,) = [each for each in targets if each["type"] == "shared_worker"]
+    await session.send("Target.closeTarget", {"targetId": worker["targetId"]})
+    simulator.emit(user.id, "desktops", 3)
+    await eventually(lambda: relay.hub.streams == 1, 20)
+    simulator.emit(user.id, "desktops", 3)
+    await all_have(tabs, simulator, user)
+    for tab in tabs:
+        assert (await tab.get("gaps"), await tab.get("stream.mode")) == ([], "worker")
 
 
 @pytest.mark.parametrize("farewell", ["close", "crash", "wedge"])
@@ -216,16 +258,13 @@ async def test_another_tab_takes_over_from_a_leader(simulator, user, served, bro
     await all_have(tabs, simulator, user)
     if farewell == "close":
         await leader.page.close()
+    elif farewell == "crash":
+        await crash(browser, leader)
     else:
         session = await browser.context.new_cdp_session(leader.page)
-        what = "Page.crash" if farewell == "crash" else "Debugger.enable"
-        if farewell == "crash":
-            ignored = asyncio.ensure_future(session.send(what))
-        else:
-            await session.send(what)
-            ignored = asyncio.ensure_future(session.send("Debugger.pause"))
-            asyncio.ensure_future(leader.page.evaluate("1")).add_done_callback(lambda _: None)
-        ignored.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await session.send("Debugger.enable")
+        await session.send("Debugger.pause")
+        stuck = asyncio.ensure_future(leader.page.evaluate("1"))
     await rest[0].page.bring_to_front()
     for _ in range(10):
         simulator.emit(user.id, "desktops", 1)
@@ -234,6 +273,7 @@ async def test_another_tab_takes_over_from_a_leader(simulator, user, served, bro
     assert sorted([await tab.get("stream.mode") for tab in rest]) == ["follower", "leader"]
     if farewell == "wedge":
         await session.send("Debugger.resume")
+        await stuck
         await leader.until("tab.stream.mode === 'follower'")
         simulator.emit(user.id, "desktops", 1)
         await all_have(tabs, simulator, user)

@@ -273,7 +273,9 @@ export class SharedStream extends EventTarget {
   #linkWorker(url) {
     this.mode = 'worker';
     let heard = false;
+    let parted = false;
     const elsewhere = () => {
+      if (parted) return;
       this.#part();
       if (!heard) this.#worker = '';
       this.#link();
@@ -288,13 +290,15 @@ export class SharedStream extends EventTarget {
     this.#replace = elsewhere;
     worker.port.onmessage = ({ data }) => {
       heard = true;
-      this.#hear(data);
+      if (data.life) navigator.locks?.request(data.life, elsewhere); // it is granted once the worker is no more
+      else this.#hear(data);
     };
     const send = (/** @type {Ask} */ ask) => worker.port.postMessage(ask);
-    // While this lock is held the worker knows that the tab lives; without locks it has to be told.
+    // While this lock is held the worker knows that the tab lives; without locks it knows what it is told.
     let release = () => {};
     const held = new Promise((resolve) => (release = () => resolve(0)));
     this.#unlink = () => {
+      parted = true;
       send({ from: this.#id, bye: true });
       worker.port.close();
       release();
@@ -420,7 +424,12 @@ export const connect = (url, options) => new SharedStream(url, options);
 
 if (!('document' in globalThis) && 'onconnect' in globalThis) {
   /** @type {Map<string, Hub>} */ const hubs = new Map();
+  const life = random();
+  const lives = new Promise((held) => {
+    navigator.locks?.request(life, () => (held(0), new Promise(() => {})));
+  });
   /** @type {any} */ (globalThis).onconnect = (/** @type {MessageEvent} */ { ports: [port] }) => {
+    lives.then(() => port.postMessage({ life }));
     /** @type {string | undefined} */ let name;
     const reply = (/** @type {Parcel} */ parcel) => port.postMessage(parcel);
     const leave = () => {
