@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from aiohttp import web
+from tests.broker.proxy import Proxy
 from tests.e2e.clients import ACTIVITY, DESKTOPS, eventually
 from tests.e2e.conftest import pages
 
@@ -26,6 +28,8 @@ window.open_ = (name, url, options) => {
 window.ready = true;
 </script>"""
 WITHOUT_WORKER = "delete globalThis.SharedWorker"
+# What takes the module 16 s takes it 2 s.
+HASTE = "const wait = setInterval; globalThis.setInterval = (call, ms) => wait(call, ms / 8)"
 MODES = pytest.mark.parametrize("worker", [True, False], ids=["worker", "leader"])
 
 
@@ -87,7 +91,7 @@ async def browse(browser):
     async def start(*, worker: bool = True) -> Tabs:
         context = await browser.new_context()
         if not worker:
-            await context.add_init_script(WITHOUT_WORKER)
+            await context.add_init_script(f"{WITHOUT_WORKER}; {HASTE}")
         opened.append(Tabs(context))
         return opened[-1]
 
@@ -281,3 +285,262 @@ async def test_another_tab_takes_over_from_a_leader(simulator, user, served, bro
     for tab in rest:
         assert await tab.get("gaps") == []
     await eventually(lambda: relay.hub.streams == 1, 20)
+
+
+@MODES
+async def test_a_soft_refusal_is_waited_out(simulator, user, served, browse, connect, worker):
+    """`onopen` fires for it, but the module never says that it is open; a late tab hears of it."""
+    relay = await served(limits={"streams_per_user": 1})
+    first = await connect(relay)
+    browser = await browse(worker=worker)
+    tabs = [await browser.open(relay.public_url, key=user.key)]
+    await tabs[0].until("tab.refusals.length")
+    tabs.append(await browser.open(relay.public_url, key=user.key))
+    for tab in tabs:
+        await tab.until("tab.refusals.length && tab.stream.state === 'waiting'")
+        refusal = (await tab.get("refusals"))[0]
+        assert (refusal["code"], refusal["status"]) == ("too_many_streams", 429)
+        assert refusal["retryAfter"] >= 1
+        assert "open" not in await tab.get("states")
+    first.close()
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 2)
+    await all_have(tabs, simulator, user)
+    assert relay.hub.streams == 1
+
+
+async def test_it_waits_longer_from_refusal_to_refusal(simulator, user, served, browse, log):
+    relay = await served(limits={"streams_per_user": 1}, stream={"retry": 0.05})
+    page = await (await browse()).page(relay.public_url)
+    await page.evaluate("k => { open_('one', '/api/desktops/stream', {key: k}) }", user.key)
+    one = Tab(page, "one")
+    await one.until("tab.stream.state === 'open'")
+    # another connection of the same identity: a user of its own
+    path = f"{DESKTOPS}?apiKey={user.key}"
+    await page.evaluate("u => { open_('two', u, {user: 'another'}) }", path)
+    two = Tab(page, "two")
+    await two.until("tab.refusals.length")
+    refused = [line for line in log if line["event"] == "request.refused"]
+    await eventually(lambda: len([x for x in log if x["event"] == "request.refused"]) >= 3, 20)
+    assert len(refused) == 1
+    await asyncio.sleep(1)  # after the third try it waits for 4 s at least, and not for 1
+    assert len([x for x in log if x["event"] == "request.refused"]) == 3
+
+
+@MODES
+async def test_a_final_refusal_ends_it_in_every_tab_with_its_reason(
+    simulator, user, served, browse, worker
+):
+    relay = await served(auth={"recheck_interval": 0.3})
+    browser = await browse(worker=worker)
+    tabs = [await browser.open(relay.public_url, key=user.key) for _ in range(3)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    simulator.revoke(user.key)
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'closed'")
+        reason = await tab.get("stream.reason")
+        assert (reason["status"], reason["code"]) == (401, "invalid_credential")
+    asked = len(simulator.requests)
+    # A page of somebody who has logged in again isn't told of the old end.
+    await tabs[0].page.evaluate("k => open_('two', '/api/desktops/stream', {key: k})", user.keys[1])
+    again = Tab(tabs[0].page, "two")
+    await again.until("tab.stream.state === 'open'")
+    assert relay.hub.streams == 1
+    assert len(simulator.requests) - asked <= 2, "nobody comes back with what was revoked"
+
+
+async def test_an_answer_that_an_eventsource_gives_up_at_is_asked_for_its_reason(
+    simulator, user, served, browse
+):
+    """502 has no soft form: native code stops for ever, the module comes back."""
+    simulator.fault("404", times=1)
+    relay = await served()
+    tab = await (await browse()).open(relay.public_url, key=user.key)
+    await tab.until("tab.refusals.length")
+    assert (await tab.get("refusals"))[0]["code"] == "upstream_error"
+    await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 1)
+    await tab.until("tab.seen.length == 1")
+
+
+@MODES
+async def test_a_gap_is_told_in_every_tab_once(simulator, user, served, browse, worker):
+    relay = await served()
+    browser = await browse(worker=worker)
+    tabs = [await browser.open(relay.public_url, key=user.key) for _ in range(3)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 2)
+    await all_have(tabs, simulator, user)
+    simulator.fault("renumber")
+    simulator.cut_all()
+    await eventually(lambda: simulator.open_subscriptions() == 1, 20)
+    simulator.emit_event(user.id, "desktops", "news", {"after": "the gap"})
+    for tab in tabs:
+        await tab.until("tab.news && tab.gaps.length")
+        assert await tab.get("gaps") == ["upstream"]
+        assert await tab.get("news") == {"after": "the gap"}
+        assert len(await tab.get("seen")) == 3
+
+
+@MODES
+async def test_offline_and_back(simulator, user, served, browse, worker):
+    """The road between browser and relay is closed, and what was on it is lost."""
+    relay = await served()
+    road = Proxy(port_of(relay))
+    await road.start()
+    url = road.url.replace("redis:", "http:")
+    browser = await browse(worker=worker)
+    tabs = [await browser.open(url, key=user.key) for _ in range(2)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 2)
+    await all_have(tabs, simulator, user)
+    road.mute_all = True
+    road.cut()
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'connecting'")
+    simulator.emit(user.id, "desktops", 3)
+    road.mute_all = False
+    road.cut()
+    await all_have(tabs, simulator, user)
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+        assert await tab.get("gaps") == []
+    await browser.context.close()
+    await road.close()
+
+
+async def test_the_network_coming_back_is_heard(simulator, user, served, browse):
+    """A browser that says `online` is not waited with until a timer ends."""
+    relay = await served(limits={"streams_per_user": 1})
+    browser = await browse(worker=False)
+    tab = await browser.open(relay.public_url, key=user.key)
+    await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 1)
+    await all_have([tab], simulator, user)
+    await browser.context.set_offline(True)
+    await tab.page.evaluate("addEventListener('online', () => { window.back = true; })")
+    await relay.hub.drain(0)
+    await eventually(lambda: relay.hub.streams == 0)
+    simulator.emit(user.id, "desktops", 2)
+    await browser.context.set_offline(False)
+    await tab.until("window.back")
+    await all_have([tab], simulator, user)
+
+
+@MODES
+async def test_what_differs_is_not_shared_and_no_key_stands_in_a_name(
+    simulator, user, served, browse, worker
+):
+    relay = await served()
+    page = await (await browse(worker=worker)).page(relay.public_url)
+    asks = {
+        "one": (DESKTOPS, {"key": user.key}),
+        "same": (f"{relay.public_url}{DESKTOPS}?apiKey={user.key}", {}),
+        "key": (DESKTOPS, {"key": user.keys[1]}),
+        "user": (DESKTOPS, {"key": user.key, "user": "ada"}),
+        "cookies": (DESKTOPS, {"key": user.key, "withCredentials": True}),
+        "stream": (ACTIVITY, {"key": user.key}),
+    }
+    for name, (path, options) in asks.items():
+        await page.evaluate("([n, u, o]) => { open_(n, u, o) }", [name, path, options])
+    for name in asks:
+        await Tab(page, name).until("tab.stream.state === 'open'")
+    assert relay.hub.streams == len(asks) - 1
+    names = await page.evaluate(
+        """async () => {
+          const { held, pending } = await navigator.locks.query();
+          const stores = [localStorage, sessionStorage, await indexedDB.databases()];
+          return JSON.stringify([held, pending, stores, document.cookie]);
+        }"""
+    )
+    assert "lb_k_" not in names
+    assert names.count('"name"') >= (1 if worker else len(asks))
+
+
+async def test_a_page_of_another_origin_shares_by_a_leader(
+    simulator, user, served, serve, browse
+):
+    """`new SharedWorker` wants the page's own origin; nobody has to think of that."""
+    port = 0
+    relay = await serve(simulator.url)
+    home = await served(module=relay.public_url)
+    port = port_of(relay)
+    await relay.stop()
+    relay = await serve(
+        simulator.url, listen={"port": port}, cors={"allowed_origins": [home.public_url]}
+    )
+    browser = await browse()
+    url = f"{relay.public_url}{DESKTOPS}"
+    tabs = [await browser.open(home.public_url, url, key=user.key) for _ in range(3)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    assert [await tab.get("stream.mode") for tab in tabs] == ["leader", "follower", "follower"]
+    simulator.emit(user.id, "desktops", 3)
+    await all_have(tabs, simulator, user)
+    assert relay.hub.streams == 1
+    # A copy of the file on the page's own origin, which this page has anyway, gives it the worker.
+    options = {"key": user.key, "worker": "/relay/client.js"}
+    tab = await browser.open(home.public_url, url, **options)
+    await tab.until("tab.stream.state === 'open'")
+    assert await tab.get("stream.mode") == "worker"
+
+
+async def test_a_policy_against_workers_leaves_the_leader(simulator, user, serve, browse):
+    def show(app):
+        policy = "default-src 'none'; script-src 'self' 'unsafe-inline'; connect-src 'self';"
+        headers = {"Content-Security-Policy": f"{policy} worker-src 'none'"}
+
+        async def page(_request):
+            return web.Response(text=PAGE % "", content_type="text/html", headers=headers)
+
+        app.router.add_get("/tab", page)
+
+    relay = await serve(simulator.url, show)
+    browser = await browse()
+    tab = await browser.open(relay.public_url, key=user.key)
+    await tab.until("tab.stream.state === 'open'")
+    assert await tab.get("stream.mode") == "leader"
+    assert all("Content Security Policy" in text for text in browser.complaints)
+    browser.complaints.clear()
+
+
+async def test_a_page_without_locks_has_a_stream_of_its_own(simulator, user, served, browse):
+    """Like one on plain http somewhere else than this machine."""
+    relay = await served()
+    browser = await browse(worker=False)
+    await browser.context.add_init_script("delete Navigator.prototype.locks")
+    tabs = [await browser.open(relay.public_url, key=user.key) for _ in range(2)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+        assert await tab.get("stream.mode") == "alone"
+    simulator.emit(user.id, "desktops", 2)
+    await all_have(tabs, simulator, user)
+    assert (relay.hub.streams, simulator.open_subscriptions()) == (2, 1)
+
+
+async def test_a_sandboxed_frame_has_a_stream_of_its_own(simulator, user, served, browse):
+    """It has no origin, so neither worker nor lock; and the relay lets no such page in: the module
+    says that it waits, and throws nothing.
+    """
+    relay = await served()
+    browser = await browse()
+    page = await browser.page(relay.public_url)
+    await page.evaluate(
+        """() => new Promise((resolve) => {
+          const frame = document.createElement('iframe');
+          frame.sandbox = 'allow-scripts';
+          frame.src = location.href;
+          frame.onload = resolve;
+          document.body.append(frame);
+        })"""
+    )
+    frame = page.frames[1]
+    await frame.wait_for_function("window.ready")
+    await frame.evaluate("k => { open_('one', '/api/desktops/stream', {key: k}) }", user.key)
+    await frame.wait_for_function("streams.one.stream.state === 'waiting'", timeout=20_000)
+    assert await frame.evaluate("streams.one.stream.mode") == "alone"
+    browser.complaints[:] = [text for text in browser.complaints if "CORS" not in text]
