@@ -103,5 +103,5 @@ audit: ## known advisories against everything that is locked; asks the package i
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) bench/.cache dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache tests/.cache dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
