@@ -17,7 +17,8 @@ const names = ['message', 'desktop.status', 'state', 'gap', 'refused'];
 window.streams = {};
 window.open_ = (name, url, options) => {
   const stream = connect(url, options);
-  const tab = window.streams[name] = { stream, seen: [], states: [], gaps: [], refusals: [], own: 0 };
+  const tab = { stream, seen: [], states: [], gaps: [], refusals: [], own: 0 };
+  window.streams[name] = tab;
   stream.addEventListener('message', (event) => tab.seen.push(event.lastEventId));
   stream.addEventListener('desktop.status', () => (tab.own += 1));
   stream.addEventListener('news', (event) => (tab.news = event.data));
@@ -414,6 +415,55 @@ async def test_offline_and_back(simulator, user, served, browse, worker):
     await road.close()
 
 
+@MODES
+async def test_a_page_out_of_the_browsers_memory_hears_what_it_missed(
+    simulator, user, served, browse, worker
+):
+    """As the back button brings it: from the others' memory, or it is told that this was short."""
+    relay = await served()
+    browser = await browse(worker=worker)
+    tabs = [await browser.open(relay.public_url, key=user.key) for _ in range(2)]
+    for tab in tabs:
+        await tab.until("tab.stream.state === 'open'")
+    simulator.emit(user.id, "desktops", 2)
+    await all_have(tabs, simulator, user)
+    other, frozen = tabs if worker else tabs[::-1]  # a leader that goes is followed by the other
+    away = "dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))"
+    back = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
+    await frozen.page.evaluate(away)
+    if not worker:
+        await other.until("tab.stream.mode === 'leader'")
+    simulator.emit(user.id, "desktops", 200)
+    await all_have([other], simulator, user)
+    assert len(await frozen.get("seen")) == 2
+    await frozen.page.evaluate(back)
+    await all_have(tabs, simulator, user)
+    assert await frozen.get("gaps") == []
+    await frozen.page.evaluate(away)
+    simulator.emit(user.id, "desktops", 300)
+    await all_have([other], simulator, user)
+    await frozen.page.evaluate(back)
+    await frozen.until("tab.gaps.length")
+    simulator.emit(user.id, "desktops", 1)
+    await all_have([other], simulator, user)
+    await frozen.until("tab.seen.length >= 203")
+    seen, order = await frozen.get("seen"), emitted(simulator, user)
+    assert seen == [*order[:202], order[-1]]
+    assert await frozen.get("gaps") == ["away"]
+    assert relay.hub.streams == 1
+
+
+async def test_a_break_before_the_first_event_is_told(simulator, user, served, browse):
+    """There is no id to come back with, so nobody can say that nothing was lost."""
+    relay = await served()
+    tab = await (await browse(worker=False)).open(relay.public_url, key=user.key)
+    await tab.until("tab.stream.state === 'open'")
+    await tab.page.evaluate("dispatchEvent(new Event('online'))")
+    await tab.until("tab.gaps.length")
+    assert await tab.get("gaps") == ["no_id"]
+    assert await tab.get("states") == ["open", "connecting", "open"]
+
+
 async def test_the_network_coming_back_is_heard(simulator, user, served, browse):
     """A browser that says `online` is not waited with until a timer ends."""
     relay = await served(limits={"streams_per_user": 1})
@@ -490,8 +540,9 @@ async def test_a_page_of_another_origin_shares_by_a_leader(simulator, user, serv
 
 async def test_a_policy_against_workers_leaves_the_leader(simulator, user, serve, browse):
     def show(app):
-        policy = "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; connect-src 'self';"
-        headers = {"Content-Security-Policy": f"{policy} worker-src 'none'"}
+        scripts = "script-src 'self' 'unsafe-inline' 'unsafe-eval'"
+        policy = f"default-src 'none'; {scripts}; connect-src 'self'; worker-src 'none'"
+        headers = {"Content-Security-Policy": policy}
 
         async def page(_request):
             return web.Response(text=PAGE % "", content_type="text/html", headers=headers)

@@ -423,7 +423,7 @@ async def test_the_pages_survive_what_the_guide_says_they_do(
     await relay.stop()
     simulator.emit(user.id, "desktops", 3)
     simulator.fault("503:1", times=1)
-    simulator.fault("404", times=1)  # becomes 502, at which an EventSource gives up
+    simulator.fault("content_type", times=1)  # becomes 502, at which an EventSource gives up
     relay = await serve(simulator.url, show, listen={"port": port}, **quick)
     await eventually(lambda: relay.hub.streams == 1, 30)
     simulator.emit(user.id, "desktops", 3)

@@ -12,7 +12,7 @@
  * @typedef {{e: string, n: number, id: string}} At a place in the numbering `e`: after event `n`, whose id the relay knows
  * @typedef {At & {data?: string, gap?: {cause: string, lastEventId: string}}} Item
  * @typedef {{from: string, at?: At, place?: Place, bye?: boolean}} Ask
- * @typedef {{to?: string, at: At, status: Status, items: Item[]}} Parcel
+ * @typedef {{to?: string, first?: boolean, at: At, status: Status, items: Item[]}} Parcel
  */
 
 const VERSION = 'lebureau-relay 1'; // tabs that loaded another protocol must not meet
@@ -100,6 +100,7 @@ class Hub {
 
   #open = () => {
     this.#stop();
+    this.#broke();
     const source = new EventSource(this.#url(), { withCredentials: this.place.withCredentials });
     this.#source = source;
     source.onopen = () => {
@@ -115,7 +116,7 @@ class Hub {
     source.onerror = () => {
       clearTimeout(this.#timer);
       if (source.readyState === source.CLOSED) this.#askWhy(source);
-      else if (this.status.state === 'open') this.#tell({ state: 'connecting' });
+      else this.#broke();
     };
     this.#hear('gap', (payload, id) => this.#gap(payload, id));
     this.#hear('closing', ({ reason, retry }, id) => {
@@ -128,6 +129,10 @@ class Hub {
   /** One of the relay's own events. @param {string} name @param {(payload: any, id: string) => void} told */
   #hear(name, told) {
     this.#source?.addEventListener('relay.' + name, ({ data, lastEventId }) => told(JSON.parse(data).payload, lastEventId));
+  }
+
+  #broke() {
+    if (this.status.state === 'open') this.#tell({ state: 'connecting' });
   }
 
   #live() {
@@ -325,7 +330,7 @@ export class SharedStream extends EventTarget {
       hub.members.add((parcel) => this.#hear(parcel));
       if (channel) hub.members.add((parcel) => channel?.postMessage(parcel));
       this.#ask();
-      channel?.postMessage({ at: hub.at, status: hub.status, items: [] }); // whoever is elsewhere asks
+      channel?.postMessage({ first: true, at: hub.at, status: hub.status, items: [] }); // whoever is elsewhere asks
       return /** @type {Promise<void>} */ (new Promise((resolve) => (release = resolve)));
     };
     this.#send = (ask) => (hub ? hub.answer(ask, (parcel) => this.#hear(parcel)) : channel?.postMessage({ ...ask, place: undefined }));
@@ -372,14 +377,12 @@ export class SharedStream extends EventTarget {
   }
 
   /** @param {Parcel} parcel */
-  #hear({ to, at, status, items }) {
+  #hear({ to, first, at, status, items }) {
     if (to && to !== this.#id) return;
     this.#missed = 0;
     for (const item of items) this.#take(item);
-    if (to) {
-      this.#asked = false;
-      this.#at ??= at;
-    }
+    if (to) this.#at ??= at;
+    if (to || first) this.#asked = false;
     const mine = this.#at;
     if (mine && (mine.e !== at.e || mine.n < at.n) && !this.#asked) this.#ask();
     if (this.state === 'closed' || JSON.stringify(status) === JSON.stringify(this.#status)) return;
