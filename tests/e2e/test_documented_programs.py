@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -123,11 +124,12 @@ class Crossing:
             self._tasks.discard(task)
 
     async def _pass_up(self, reader: asyncio.StreamReader, there: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            cursor = re.search(rb"(?i)\r\nlast-event-id: ([^\r]*)", data)
-            if data.startswith(b"GET "):
-                self.asked.append((time.monotonic(), cursor[1] if cursor else b""))
-            there.write(data)
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                cursor = re.search(rb"(?i)\r\nlast-event-id: ([^\r]*)", data)
+                if data.startswith(b"GET "):
+                    self.asked.append((time.monotonic(), cursor[1] if cursor else b""))
+                there.write(data)
         there.transport.abort()
 
     async def _pass_down(self, answers: asyncio.StreamReader, here: asyncio.StreamWriter) -> None:
