@@ -33,6 +33,8 @@ window.open_ = (name, url, options) => {
 window.ready = true;
 </script>"""
 WITHOUT_WORKER = "delete globalThis.SharedWorker"
+# An address that no browser takes for this machine, so plain http to it is no secure context.
+ELSEWHERE = "relay.example"
 # What takes the module 16 s takes it 2 s.
 HASTE = "const wait = setInterval; globalThis.setInterval = (call, ms) => wait(call, ms / 8)"
 MODES = pytest.mark.parametrize("worker", [True, False], ids=["worker", "leader"])
@@ -99,6 +101,7 @@ def chromium(tmp_path_factory):
     binary = shutil.which("chromium")
     assert binary is not None
     options = ["--headless", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
+    options += [f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
     process = subprocess.Popen(
         [binary, *CHROMIUM, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -265,11 +268,10 @@ async def test_a_tab_that_crashes_is_forgotten(simulator, user, served, browse):
 async def test_a_worker_that_dies_is_replaced(simulator, user, served, browse, browser):
     """The tabs know where they were; the new one goes on from there."""
     relay = await served()
-    tabs = [await (await browse()).open(relay.public_url, key=user.key)]
-    tabs.append(Tab(await tabs[0].page.context.new_page(), "one"))
-    await tabs[1].page.goto(f"{relay.public_url}/tab")
-    await tabs[1].page.wait_for_function("window.ready")
-    await tabs[1].page.evaluate("k => open_('one', '/api/desktops/stream', {key: k})", user.key)
+    mine = await browse()
+    # Ticks would tell after 16 s, and not at all in a hidden tab; the worker's lock tells at once.
+    await mine.context.add_init_script("globalThis.setInterval = () => 0")
+    tabs = [await mine.open(relay.public_url, key=user.key) for _ in range(2)]
     for tab in tabs:
         await tab.until("tab.stream.state === 'open'")
     simulator.emit(user.id, "desktops", 3)
@@ -362,7 +364,7 @@ async def test_it_waits_longer_from_refusal_to_refusal(simulator, user, served, 
     refused = [line for line in log if line["event"] == "request.refused"]
     await eventually(lambda: len([x for x in log if x["event"] == "request.refused"]) >= 3, 20)
     assert len(refused) == 1
-    await asyncio.sleep(1)  # after the third try it waits for 4 s at least, and not for 1
+    await asyncio.sleep(2)  # after the third try it waits for 4 s at least, and not for 1
     assert len([x for x in log if x["event"] == "request.refused"]) == 3
 
 
@@ -631,3 +633,28 @@ async def test_a_sandboxed_frame_has_a_stream_of_its_own(simulator, user, served
     await frame.wait_for_function("streams.one.stream.state === 'waiting'", timeout=20_000)
     assert await frame.evaluate("streams.one.stream.mode") == "alone"
     browser.complaints[:] = [text for text in browser.complaints if "CORS" not in text]
+
+
+async def test_plain_http_has_neither_locks_nor_soft_refusals(simulator, user, served, browse):
+    """A browser doesn't say there that it is one, so refusals are hard. Who leaves says so."""
+    relay = await served(limits={"streams_per_user": 2})
+    url = relay.public_url.replace("127.0.0.1", ELSEWHERE)
+    browser = await browse()
+    other = await browser.open(url, ACTIVITY, key=user.key)
+    tabs = [await browser.open(url, key=user.key) for _ in range(2)]
+    for tab in (other, *tabs):
+        await tab.until("tab.stream.state === 'open'")
+        assert await tab.get("stream.mode") == "worker"
+        assert await tab.page.evaluate("navigator.locks") is None
+    assert subscribed(relay) == {"activity": 1, "desktops": 1}
+    simulator.emit(user.id, "desktops", 2)
+    await all_have(tabs, simulator, user)
+    await other.page.evaluate("k => open_('more', '/api/desktops/stream?x=1', {key: k})", user.key)
+    more = Tab(other.page, "more")
+    await more.until("tab.refusals.length")
+    assert (await more.get("refusals"))[0]["code"] == "too_many_streams"
+    assert await more.get("stream.state") == "waiting"
+    for tab in tabs:
+        await tab.page.close()
+    await more.until("tab.stream.state === 'open'")
+    assert subscribed(relay) == {"activity": 1, "desktops": 1}
