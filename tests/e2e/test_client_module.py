@@ -258,7 +258,7 @@ async def test_a_tab_that_crashes_is_forgotten(simulator, user, served, browse):
         await tab.until("tab.seen.length == 1")
     await crash(browser, doomed)
     simulator.emit(user.id, "activity", 1)
-    await eventually(lambda: subscribed(relay) == {"activity": 1}, 10)
+    await eventually(lambda: subscribed(relay) == {"activity": 1}, 20)
     simulator.emit(user.id, "activity", 1)
     await other.until("tab.seen.length == 3")
     assert await other.get("seen") == emitted(simulator, user, "activity")
@@ -361,9 +361,7 @@ async def test_it_waits_longer_from_refusal_to_refusal(simulator, user, served, 
     await page.evaluate("u => { open_('two', u, {user: 'another'}) }", path)
     two = Tab(page, "two")
     await two.until("tab.refusals.length")
-    refused = [line for line in log if line["event"] == "request.refused"]
     await eventually(lambda: len([x for x in log if x["event"] == "request.refused"]) >= 3, 20)
-    assert len(refused) == 1
     await asyncio.sleep(2)  # after the third try it waits for 4 s at least, and not for 1
     assert len([x for x in log if x["event"] == "request.refused"]) == 3
 
