@@ -146,5 +146,5 @@ audit: ## known advisories against everything that is locked; asks the package i
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) bench/.cache tests/k8s/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks .screenshots
+	rm -rf $(VENV) bench/.cache tests/.cache tests/k8s/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks .screenshots
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
