@@ -5,6 +5,7 @@ where names, addresses, paths and the time-out are a test's and nothing else is.
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -112,6 +113,20 @@ class Front:
                 self._process.terminate()
         await self._process.wait()
         self._folder.cleanup()
+
+    async def point_at(self, relays: Sequence[str]) -> None:
+        """nginx chooses among these from now on; streams that are open stay with old workers."""
+        assert self._process is not None
+        self._relays = list(relays)
+        before = self._workers()
+        self._write()
+        self._process.send_signal(signal.SIGHUP)
+        await eventually(lambda: self._workers() - before, _START_S, "a new worker")
+
+    def _workers(self) -> set[str]:
+        assert self._process is not None
+        pid = self._process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     @property
     def said(self) -> str:
