@@ -32,7 +32,7 @@ _SAMPLE_S = 0.5
 # How long what should come true at once may take on a machine that does everything by itself.
 _SOON_S = 60.0
 # To open them all takes a while; no herd is to be measured there.
-_OPEN_PER_S = 300
+_OPEN_PER_S = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Size:
 
 
 SMALL = Size(240, 40, 4.0, delay_s=1.5, spread_s=4, lag_s=0.5, pull_s=0, retry_s=0.3)
-FULL = Size(3000, 300, 1.0, delay_s=10, spread_s=10, lag_s=3, pull_s=10, retry_s=3)
+FULL = Size(3000, 300, 0.5, delay_s=10, spread_s=10, lag_s=3, pull_s=10, retry_s=3)
 
 
 @dataclass(slots=True)

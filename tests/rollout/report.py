@@ -25,7 +25,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
     seconds = [int(at_s) for at_s in outcome.reconnects_s]
     away_s = chronicle.away_s
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.facts(),
         "size": asdict(outcome.size),
         "lost": judged.lost,
@@ -78,9 +78,9 @@ def _part(found: dict[str, Any]) -> str:
         ("all three replaced", "after {took_s} s"),
     ]
     table = "\n".join(f"| {what} | {text.format(**found)} |" for what, text in rows)
-    day = found["started"][:10]
+    day = found["ended"][:10]
     return (
-        f"{size['clients']} clients of {size['feeds']} feeds, {size['rate']:.0f} event a second and"
+        f"{size['clients']} clients of {size['feeds']} feeds, {size['rate']:g} events a second and"
         f" feed; `drain.delay` {size['delay_s']}, `drain.spread` {size['spread_s']}, `stream.retry`"
         f" {size['retry_s']}; nginx learns {size['lag_s']} s late. {day}, on"
         f" {found['machine']['cores']} shared cores, everything on them.\n\n"
