@@ -183,6 +183,19 @@ async def test_while_redis_is_away_streams_end_with_their_place_all_the_same(
 # Signals at bad moments
 
 
+async def test_a_second_signal_ends_the_delay_too(simulator, program, connect):
+    settings = {"DRAIN__DELAY": 600}
+    relay = await (await program(simulator.url, settings=settings)).started()
+    client = await connect(relay.public_url)
+    relay.signal()
+    await until_unready(relay)
+    assert not client.closed
+    relay.signal()
+    assert await relay.exit() == 0
+    await client.ended()
+    assert "Traceback" not in relay.stderr
+
+
 async def test_a_signal_while_it_starts_ends_it_also_as_the_first_process(tmp_path):
     """Of a container: there the kernel drops signals that nobody handles, and a pod that is deleted
     while it starts would be there until SIGKILL.
