@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas rollout fuzz lock audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas rollout docs fuzz image image-test policy lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,7 +28,7 @@ demo: venv ## simulator, relay and page in one go; PORT=… chooses another port
 
 # Two at once, a file each: most tests wait for time to pass. What fails in company is told, and judged by how it does alone:
 # on two cores another file's Chromium or three replicas may be what took the time.
-test: needs static core-coverage ## everything: format, lint, types, core coverage, every test
+test: needs static core-coverage docs ## everything: format, lint, types, core coverage, every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable || \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --benchmark-disable
 
@@ -53,10 +53,49 @@ chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000
 rollout: needs bench-tools ## three replicas behind nginx are replaced as Kubernetes does it, 3000 clients: what they notice, written into docs
 	$(BIN)/python -m tests.rollout
 
-MINUTES ?= 5
+DOCS := docs-site/.cache
 
+docs: $(DOCS)/.installed ## the docs as a site in build/site, strictly: no dead link, no lost page
+	$(DOCS)/bin/mkdocs build --config-file docs-site/mkdocs.yml
+	@echo 'build/site/index.html'
+
+# Beside .venv, whose lock it should not bind.
+$(DOCS)/.installed: docs-site/requirements.lock
+	@tests/python.sh $(PYTHON) $(DOCS)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
+EXAMPLES ?= 2000
+
+model: dev ## EXAMPLES=… random schedules of each model of the relay, always new ones; then what is broken on purpose must be caught
+	RELAY_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q -x -n 2 --dist load tests/relay/test_stateful.py \
+		tests/replicas/hubs/test_storm.py tests/replicas/hubs/test_mutations.py
+
+fuzz: MINUTES = 5
 fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
 	$(BIN)/python -m tests.fuzz $(MINUTES)
+
+IMAGE ?= lebureau-relay
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# The time of everything in the image, so that two builds of a commit are the same.
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
+
+# Docker's program is there on many machines whose daemon isn't. BuildKit takes the times of files in layers only from
+# `BUILD_FLAGS='--output type=oci,dest=relay.tar,rewrite-timestamp=true'`; the others have --timestamp.
+image: ## build it with docker, podman or buildah, whichever works; IMAGE=… TAG=… BASE=… BUILD_FLAGS=…
+	@if docker info >/dev/null 2>&1; then set -- docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH); \
+	elif command -v podman >/dev/null; then set -- podman build --timestamp $(EPOCH); \
+	elif command -v buildah >/dev/null; then set -- buildah build --timestamp $(EPOCH); \
+	else echo 'error: nothing here builds images; install one of docker, podman and buildah' >&2; exit 1; fi; \
+	set -- "$$@" $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(TAG) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) --tag $(IMAGE):$(TAG) $(BUILD_FLAGS) .; \
+	echo "$$@"; exec "$$@"
+
+image-test: dev ## build the image twice and run it without a right, on a base made here; root, mmdebstrap and buildah; minutes
+	$(BIN)/python -m pytest -q --timeout 1200 tests/k8s/image.py
+
+policy: dev ## what others think of the manifests: checkov, on every overlay, in an environment of its own
+	@tests/k8s/policy.sh $(PYTHON)
 
 static: dev
 	@$(BIN)/ruff format --check --quiet $(PROGRAMS) || \
@@ -100,11 +139,12 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	compile $(UPGRADE) --group dev -o requirements-dev.lock; \
 	compile -c requirements-dev.lock -o requirements.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock; \
-	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock; \
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) docs-site/requirements.in -o docs-site/requirements.lock
 
 audit: ## known advisories against everything that is locked; asks the package index, which must be reachable
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) bench/.cache dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache tests/k8s/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
