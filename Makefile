@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz screenshots image image-test policy lock model audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas rollout docs fuzz screenshots image image-test policy lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -49,6 +49,9 @@ bench-tools: dev
 
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
+
+rollout: needs bench-tools ## three replicas behind nginx are replaced as Kubernetes does it, 3000 clients: what they notice, written into docs
+	$(BIN)/python -m tests.rollout
 
 DOCS := docs-site/.cache
 

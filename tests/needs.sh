@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need and no Python package brings: a browser, a Redis, a Node and two tools. Root gets it from apt-get,
-# others are told the packages' names. The Redis service itself is not needed: tests start their own.
+# What the tests need and no Python package brings: a browser, a Redis, a Node, three proxies and two tools. Root gets it from apt-get,
+# others are told the packages' names. Their services are not needed: tests start their own.
 set -euo pipefail
 
 missing=()
@@ -9,6 +9,10 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v node >/dev/null || missing+=(nodejs)
 command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
+PATH="$PATH:/usr/sbin" # where Debian has the proxies
+command -v nginx >/dev/null || missing+=(nginx)
+command -v haproxy >/dev/null || missing+=(haproxy)
+command -v caddy >/dev/null || missing+=(caddy)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

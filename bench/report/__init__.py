@@ -10,7 +10,7 @@ from bench.report.readme import write_capacity, write_readme
 from bench.results import Result
 
 _ROOT = Path(__file__).parents[2]
-_PYTHON = Path(__file__).parents[1] / ".cache" / "venv" / "bin" / "python"
+PYTHON = Path(__file__).parents[1] / ".cache" / "venv" / "bin" / "python"
 
 
 def show(result: Result) -> None:
@@ -21,8 +21,8 @@ def show(result: Result) -> None:
 
 def write_report() -> None:
     """Everything anew from bench/results."""
-    if _PYTHON.exists():
-        subprocess.run((_PYTHON, "-m", "bench.report.plots"), cwd=_ROOT, check=True)
+    if PYTHON.exists():
+        subprocess.run((PYTHON, "-m", "bench.report.plots"), cwd=_ROOT, check=True)
     else:
         print("bench: no new plots, matplotlib comes by bench/tools.sh", file=sys.stderr)
     write_document()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # it is in an environment of its own
     from matplotlib.axes import Axes
 
 _OURS, _OTHERS, _INK = "#0b7a75", "#b8c4cc", "#333333"
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "font.family": "sans-serif",
     "text.color": _INK,
@@ -36,7 +36,7 @@ def draw_all(folder: Path, results: list[Result]) -> list[Path]:
     import matplotlib as mpl  # noqa: PLC0415 - see above
 
     mpl.use("svg")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         paths = [_draw(result, folder) for result in results]
     return [path for path in paths if path is not None]
 

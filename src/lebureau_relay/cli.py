@@ -6,6 +6,7 @@ command runs, so that `--version` and `--help` load nothing but this. Exit codes
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -55,11 +56,22 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these arguments (None: the process's) and return its exit code."""
+    if argv is None:
+        signal.signal(signal.SIGTERM, _end_at_once)
     try:
         app(args=None if argv is None else list(argv), prog_name=PROGRAM)
     except SystemExit as end:
         return int(end.code or 0)
     return ExitCode.CLEAN
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    """What SIGTERM does until a command listens to it: there is nothing to leave in good order yet.
+
+    The first process of a container needs this, because the kernel drops signals that such a one
+    doesn't handle: a pod that is deleted while it starts would be there until SIGKILL.
+    """
+    raise SystemExit(ExitCode.CLEAN)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value

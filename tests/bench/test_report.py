@@ -125,14 +125,14 @@ def test_the_readme_has_a_place_for_it():
 
 
 def test_plots_are_the_same_each_time(folder):
-    if not report._PYTHON.exists():
+    if not report.PYTHON.exists():
         pytest.skip("matplotlib comes by bench/tools.sh")
     code = (
         "import sys, pathlib; from bench import results; from bench.report import plots;"
         "here = pathlib.Path(sys.argv[1]); results.FOLDER = here / 'results';"
         "[d.mkdir() or plots.draw_all(d, results.load_all()) for d in (here / 'a', here / 'b')]"
     )
-    argv = (report._PYTHON, "-c", code, folder)
+    argv = (report.PYTHON, "-c", code, folder)
     subprocess.run(argv, check=True, cwd=report._ROOT)
     drawn = sorted(folder.glob("a/*.svg"))
     assert len(drawn) == 8

@@ -44,12 +44,15 @@ class Road:
         task = asyncio.current_task()
         assert task is not None
         self._travellers.add(task)
+        ways = [back]
         try:
             await self._open.wait()
             there, on = await asyncio.open_connection("127.0.0.1", self._to_port)
+            ways.append(on)
             await asyncio.gather(self._pass(here, on), self._pass(there, back))
         except (OSError, asyncio.CancelledError):
-            back.transport.abort()  # a stream's callback would take a cancelled task for a fault
+            for way in ways:  # a stream's callback would take a cancelled task for a fault
+                way.transport.abort()
         finally:
             self._travellers.discard(task)
 

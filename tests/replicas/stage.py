@@ -84,11 +84,12 @@ class Relay:
                 stderr=log,
             )
         async with asyncio.timeout(_START_S):
-            while not await self._ready(session):
+            while not await self.ready(session):
                 assert self.alive, self.said
                 await asyncio.sleep(0.05)
 
-    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+    async def ready(self, session: aiohttp.ClientSession) -> bool:
+        """What /readyz says; False also where nobody answers."""
         with suppress(aiohttp.ClientError):
             async with session.get(f"http://127.0.0.1:{self._admin_port}/readyz") as answer:
                 return answer.status == 200
@@ -112,14 +113,19 @@ class Relay:
         async with session.get(f"http://127.0.0.1:{self._admin_port}/status") as answer:
             return list((await answer.json())["replicas"])
 
+    async def streams(self, session: aiohttp.ClientSession) -> int:
+        """How many streams it has."""
+        async with session.get(f"http://127.0.0.1:{self._admin_port}/status") as answer:
+            return sum((await answer.json())["subscribers"].values())
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
         self.stopped = number == signal.SIGSTOP
 
-    async def exit(self) -> int:
+    async def exit(self, within_s: float = _START_S) -> int:
         assert self._process is not None
-        async with asyncio.timeout(_START_S):
+        async with asyncio.timeout(within_s):
             return await self._process.wait()
 
     async def end(self) -> None:
