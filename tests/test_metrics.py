@@ -16,6 +16,7 @@ TEXT = "text/plain"
 # The contract, section 7: type and labels.
 CONTRACT = {
     "subscribers": ("gauge", {"stream"}),
+    "subscribers_limit": ("gauge", set()),
     "feeds": ("gauge", {"stream", "role"}),
     "upstream_connections": ("gauge", {"stream", "state"}),
     "upstream_events": ("counter", {"stream"}),
@@ -69,6 +70,7 @@ class Surroundings:
             self.look,
             lambda *line: self.lines.append(line),
             "1.2.3",
+            subscribers_limit=500,
             clock=lambda: self.now,
             **options,
         )
@@ -141,6 +143,7 @@ def test_gauges_are_read_from_the_hub_when_somebody_looks(around):
     _, values = read(metrics)
     assert values["subscribers", "desktops"] == 3
     assert values["subscribers", "activity"] == 0
+    assert values["subscribers_limit",] == 500
     assert values["feeds", "desktops", "owner"] == 2
     assert values["feeds", "activity", "solo"] == 0
     assert values["upstream_connections", "desktops", "open"] == 1

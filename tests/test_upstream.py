@@ -40,7 +40,7 @@ async def server():
 async def test_an_open_subscription_holds_no_headers_and_reads_to_its_end(server):
     url, more = server
     async with make_session() as session:
-        observer = Metrics(["desktops"], HubFacts, lambda *_: None, "0")
+        observer = Metrics(["desktops"], HubFacts, lambda *_: None, "0", subscribers_limit=1)
         upstream = Upstream(session, UpstreamRules(url), observer)
         credential = Credential(CredentialKind.KEY, SECRET)
         subscription = await upstream.open(KEY, credential, b"")

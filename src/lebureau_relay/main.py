@@ -72,6 +72,7 @@ class Relay:
             facts=lambda: self.hub.facts(),  # noqa: PLW0108 - the hub is made later
             log=lambda level, event, facts: getattr(log, level)(event, **facts),
             version=__version__,
+            subscribers_limit=settings.limits.resolved_streams_total(),
             redis_operations=("pipeline",) if settings.redis.url.get_secret_value() else (),
         )
         self.hub: Hub
