@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need and no Python package brings: a browser, a Redis, a Node and two tools. Root gets it from apt-get,
-# others are told the packages' names. The Redis service itself is not needed: tests start their own.
+# What the tests need and no Python package brings: a browser, a Redis, a Node, a Prometheus and two tools. Root gets it from apt-get,
+# others are told the packages' names.
 set -euo pipefail
 
 missing=()
@@ -9,6 +9,7 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v node >/dev/null || missing+=(nodejs)
 command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v promtool >/dev/null || missing+=(prometheus)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -17,5 +18,8 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+# Services that come along are not started: tests start their own, and Prometheus would take the relay's admin port.
+policy=/usr/sbin/policy-rc.d
+[ -e "$policy" ] || { trap 'rm -f "$policy"' EXIT; printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod +x "$policy"; }
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
