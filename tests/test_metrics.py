@@ -161,7 +161,7 @@ def test_a_meter_counts_what_it_is_told(around):
     meter.delay(0.002)
     meter.reconnect(SourceProblem.CUT)
     meter.catchup("filled")
-    meter.replay("resumed", 12)
+    meter.replay("resumed", 12, 0.5)
     meter.gap(GapCause.EVICTED)
     meter.connect("accepted")
     meter.connect(RefusalCode.FORBIDDEN)

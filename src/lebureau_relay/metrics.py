@@ -209,7 +209,7 @@ class Meter:
         """A catch-up request ended."""
         self._catchups[outcome]()
 
-    def replay(self, outcome: str, events: int) -> None:
+    def replay(self, outcome: str, events: int, _waited_s: float) -> None:
         """A subscriber got its verdict, and so many events of the ring to read."""
         self._replays[outcome]()
         self._replayed(events)
