@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas fuzz lock audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,7 +28,7 @@ demo: venv ## simulator, relay and page in one go; PORT=… chooses another port
 
 # Two at once, a file each: most tests wait for time to pass. What fails in company is told, and judged by how it does alone:
 # on two cores another file's Chromium or three replicas may be what took the time.
-test: needs static core-coverage ## everything: format, lint, types, core coverage, every test
+test: needs static core-coverage docs ## everything: format, lint, types, core coverage, every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable || \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --benchmark-disable
 
@@ -50,8 +50,25 @@ bench-tools: dev
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)
 
-MINUTES ?= 5
+DOCS := docs-site/.cache
 
+docs: $(DOCS)/.installed ## the docs as a site in build/site, strictly: no dead link, no lost page
+	$(DOCS)/bin/mkdocs build --config-file docs-site/mkdocs.yml
+	@echo 'build/site/index.html'
+
+# Beside .venv, whose lock it should not bind.
+$(DOCS)/.installed: docs-site/requirements.lock
+	@tests/python.sh $(PYTHON) $(DOCS)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
+EXAMPLES ?= 2000
+
+model: dev ## EXAMPLES=… random schedules of each model of the relay, always new ones; then what is broken on purpose must be caught
+	RELAY_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q -x -n 2 --dist load tests/relay/test_stateful.py \
+		tests/replicas/hubs/test_storm.py tests/replicas/hubs/test_mutations.py
+
+fuzz: MINUTES = 5
 fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
@@ -98,11 +115,12 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	compile -c requirements-dev.lock -o requirements.lock; \
 	compile -c requirements-dev.lock --extra tracing -o requirements-tracing.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock; \
-	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock; \
+	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) docs-site/requirements.in -o docs-site/requirements.lock
 
 audit: ## known advisories against everything that is locked; asks the package index, which must be reachable
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) bench/.cache dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,6 +54,15 @@ def busy_s(core: int) -> float:
     raise BenchError(f"/proc/stat says nothing about core {core}.")
 
 
+def kernel_bytes() -> int:
+    """What the kernel holds for sockets and all that hangs on them: slabs, and TCP's buffers."""
+    meminfo = Path("/proc/meminfo").read_text()
+    slab_kb = int(re.search(r"^Slab:\s+(\d+)", meminfo, re.MULTILINE)[1])  # type: ignore[index]
+    sockstat = Path("/proc/net/sockstat").read_text()
+    pages = int(re.search(r"^TCP: .* mem (\d+)", sockstat, re.MULTILINE)[1])  # type: ignore[index]
+    return slab_kb * 1024 + pages * os.sysconf("SC_PAGESIZE")
+
+
 def wait_for_quiet(on: Cores, patience_s: float) -> None:
     """Until the cores have been nearly idle for a second, or patience has run out."""
     deadline_s = time.monotonic() + patience_s

@@ -68,6 +68,7 @@ CONTRACT = {
     },
     "redis": {"url": "", "prefix": "lbr", "hash_secret": "", "lease_ttl": 6},
     "drain": {"delay": 0, "spread": 10},
+    "balance": {"max_per_second": 10, "min_age": 300},
     "cors": {"allowed_origins": []},
     "proxy": {"trusted": []},
     "log": {"level": "info", "format": "auto"},

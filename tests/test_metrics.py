@@ -37,12 +37,13 @@ CONTRACT = {
     "takeovers": ("counter", set()),
     "takeover_seconds": ("histogram", set()),
     "redis_up": ("gauge", set()),
+    "replicas": ("gauge", set()),
     "redis_call_seconds": ("histogram", {"operation"}),
     "event_loop_lag_seconds": ("histogram", set()),
     "draining": ("gauge", set()),
     "build_info": ("gauge", {"version", "python"}),
 }
-REDIS = {"redis_up", "redis_call_seconds"}
+REDIS = {"redis_up", "redis_call_seconds", "replicas"}
 
 
 class Surroundings:
@@ -100,6 +101,7 @@ def read(metrics, accept=OPEN):
 def test_exactly_the_metrics_of_the_contract(around, accept):
     metrics = around.metrics(redis_operations=("append",))
     metrics.redis_up(True)
+    metrics.replicas(3)
     families, _ = read(metrics, accept)
     own = {
         name: (family.type, set().union(*(s.labels.keys() - {"le"} for s in family.samples)))

@@ -1,4 +1,4 @@
-"""What is made of the results: plots, docs/performance.md, the README's table."""
+"""What is made of the results: plots, docs/performance.md, tables of README and capacity guide."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.report import tables
 from bench.report.document import write_document
-from bench.report.readme import write_readme
+from bench.report.readme import write_capacity, write_readme
 from bench.results import Result
 
 _ROOT = Path(__file__).parents[2]
@@ -27,3 +27,4 @@ def write_report() -> None:
         print("bench: no new plots, matplotlib comes by bench/tools.sh", file=sys.stderr)
     write_document()
     write_readme()
+    write_capacity()

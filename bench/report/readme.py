@@ -1,23 +1,36 @@
-"""The short table of the README, between its two marks: the few figures that matter."""
+"""What stands between two marks of a document that people write: the README's short table, and what
+the capacity guide calculates with.
+"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from bench.report import capacity
 from bench.report.tables import written
 from bench.results import Result, load_all
 
 README = Path(__file__).parents[2] / "README.md"
+CAPACITY = Path(__file__).parents[2] / "docs" / "capacity.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def write_readme(path: Path = README) -> None:
     """Put the table of the results between the marks. Raises ValueError where they are missing."""
+    _write(path, short_table({one.scenario.name: one for one in load_all()}))
+
+
+def write_capacity(path: Path = CAPACITY) -> None:
+    """Calculate the guide's tables anew. Raises ValueError where its marks are missing."""
+    _write(path, capacity.tables({one.scenario.name: one for one in load_all()}))
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path.name} has no place for the table: {BEGIN} … {END}")
-    body = "\n".join(short_table({one.scenario.name: one for one in load_all()}))
+    body = "\n".join(lines)
     path.write_text(f"{before}{begin}\n{body}\n{end}{after}")
 
 

@@ -18,6 +18,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "live_after_s": ("all live after, s", ".2f"),
     "returned": ("came back", ",.0f"),
     "bytes_each": ("resident bytes each", ",.0f"),
+    "kernel_bytes_each": ("kernel bytes each, both ends", ",.0f"),
     "resident_mb": ("resident in all, MB", ".1f"),
     "resident_before_mb": ("resident before, MB", ".1f"),
     "resident_peak_mb": ("at the peak, MB", ".1f"),

@@ -9,29 +9,36 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
+from socket import gethostname
 
 from lebureau_relay.broker.redis import (
     BudgetKeys,
     RedisBroker,
     RedisBudgets,
+    RedisCensus,
     RedisPlaces,
     RedisRules,
     connect,
 )
 from lebureau_relay.config import Settings
+from lebureau_relay.core.balance import Balance, BalanceRules, Load
 from lebureau_relay.core.history import HistoryLimits
 from lebureau_relay.errors import StartError
 from lebureau_relay.identity.gate import PLACE_LAPSES_S
 from lebureau_relay.metrics import Metrics
 from lebureau_relay.relay.budgets import BudgetLimits, LocalBudgets, LocalPlaces, OnExcess
+from lebureau_relay.relay.observer import ReplicaFacts
 from lebureau_relay.relay.ports import Budgets, FeedKey, Places
 from lebureau_relay.relay.share import Shared
 
 # How long a start waits for Redis: a server that is there answers in milliseconds.
 _REDIS_WAIT_S = 1.0
+# Nothing is evened out until the same replicas have been there for so many leases: a rollout moves
+# everything anyway.
+_SETTLED_LEASES = 5
 
 Keep = Callable[[str, Coroutine[None, None, None]], None]
 """Runs a part, which has a name, for as long as the relay lives."""
@@ -63,6 +70,9 @@ class Deployment:
         self.budgets: Budgets = self._local
         self.places: Places = LocalPlaces(limits.upstream_auth_failures_per_minute, time.monotonic)
         self.shared: Shared | None = None
+        # Two processes of one machine, or a pod's two lives, are two replicas.
+        self.name = f"{gethostname()}/{secrets.token_hex(3)}"
+        self.replicas: Sequence[ReplicaFacts] = ()  # as they were when last heard of
         self._broker: RedisBroker | None = None
         self._policy_check: asyncio.Task[None] | None = None
 
@@ -93,6 +103,29 @@ class Deployment:
             self._redis_changed(False)
         self._share_budgets(broker, clustered=client.clustered)
         self.shared = Shared(broker, partial(_feed_name, self.hash_key))
+
+    def gather(self, own: Callable[[], ReplicaFacts], let_go: Callable[[int], int]) -> None:
+        """State what this replica is from now on, hear of the others, and let go of streams where
+        it has more than its part. Without Redis there is nobody to compare with.
+        """
+        if self._broker is None:
+            return
+        lease_ttl_s = self._settings.redis.lease_ttl
+        max_per_s = self._settings.balance.max_per_second
+        rules = BalanceRules(max_per_s, lease_ttl_s * _SETTLED_LEASES)
+        balance = Balance(self.name, rules)
+
+        def heard(replicas: Sequence[ReplicaFacts]) -> None:
+            self.replicas = replicas
+            self._metrics.replicas(len(replicas))
+            loads = (Load(one.name, one.streams, one.state == "ready") for one in replicas)
+            excess = balance.hear(loads, time.monotonic())
+            if excess:
+                let_go(excess)
+
+        prefix = self._settings.redis.prefix
+        census = RedisCensus(self._broker.pipe, prefix, lease_ttl_s, own, heard)
+        self._keep("census", census.run())
 
     async def leave(self) -> None:
         """Close the connections to Redis; what was kept must have ended."""

@@ -35,9 +35,10 @@ from lebureau_relay.identity import AuthRules, Register
 from lebureau_relay.metrics import Metrics
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
-from lebureau_relay.relay.observer import Observer
+from lebureau_relay.relay.observer import Observer, ReplicaFacts
 from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import Source, StreamSpec
+from lebureau_relay.relay.share import Role
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 if TYPE_CHECKING:  # an extra
@@ -103,6 +104,7 @@ class Relay:
         self._handler = StreamHandler(self._door(identities), self.hub)
         self._keep("identities", identities.run())
         self._keep("lag", self._probe_lag())
+        self._deployment.gather(self._own_facts, self.hub.let_go)
         await self._serve_public(sockets.public)
         await self._serve_admin(sockets.admin)
         self.public_url = _url(sockets.public)
@@ -205,6 +207,7 @@ class Relay:
             buffer_bytes=settings.stream.buffer_bytes,
             write_timeout_s=settings.stream.write_timeout,
             max_age_s=settings.stream.max_age,
+            settle_s=settings.balance.min_age,
             linger_s=settings.feed.linger,
             catchup_timeout_s=settings.replay.catchup_timeout,
         )
@@ -268,6 +271,7 @@ class Relay:
             render=self.metrics.render,
             hub=self.hub.facts,
             feeds=self.hub.feed_facts,
+            replicas=lambda: self._deployment.replicas or (self._own_facts(),),
             totals=self.metrics.totals,
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
@@ -281,6 +285,12 @@ class Relay:
         if self.ready:
             return True, "ready"
         return False, "draining" if self.hub.draining else "starting"
+
+    def _own_facts(self) -> ReplicaFacts:
+        facts = self.hub.facts()
+        owned = sum(count for (_, role), count in facts.feeds.items() if role != Role.FOLLOWER)
+        _, state = self._readiness()
+        return ReplicaFacts(self._deployment.name, sum(facts.streams.values()), owned, state)
 
     async def _probe_lag(self) -> None:
         """How much later than asked the loop wakes us: what every delivery waits at worst."""

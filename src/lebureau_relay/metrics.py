@@ -114,6 +114,10 @@ class Metrics:
         """Whether Redis answers. Shown from the first call: without Redis, nothing is down."""
         self._gauges.redis_up = up
 
+    def replicas(self, count: int) -> None:
+        """So many replicas are seen through Redis, this one among them; 0: none, not even it."""
+        self._gauges.replicas = count
+
     def redis_call(self, operation: str, seconds: float) -> None:
         """A call to Redis ended. Raises KeyError for an operation outside the closed set."""
         self._redis_calls[operation](seconds)
@@ -256,6 +260,7 @@ _HELP: Final = {
     "history_bytes": "Bytes of all replay histories together.",
     "draining": "1 while this replica leaves service.",
     "build_info": "Always 1; which version runs, on which Python.",
+    "replicas": "Replicas seen through Redis, this one included; absent where none is configured.",
     "redis_up": "1 while Redis answers; absent where none is configured.",
     "upstream_events": "Events that upstream sent, repeats and catch-ups included.",
     "upstream_bytes": "Bytes of the streams that upstream sent, comments included.",
@@ -289,6 +294,7 @@ class _Gauges(Collector):
         self._build = (version, platform.python_version())
         self._limit = limit
         self.redis_up: bool | None = None
+        self.replicas: int | None = None
 
     def collect(self) -> Iterable[Metric]:
         facts = self._facts()
@@ -306,11 +312,15 @@ class _Gauges(Collector):
         redis_up = _gauge("redis_up")
         if self.redis_up is not None:
             redis_up.add_metric((), self.redis_up)
+        replicas = _gauge("replicas")
+        if self.replicas is not None:
+            replicas.add_metric((), self.replicas)
         limit, history, draining = map(_gauge, ("subscribers_limit", "history_bytes", "draining"))
         limit.add_metric((), self._limit)
         history.add_metric((), facts.history_bytes)
         draining.add_metric((), facts.draining)
-        return (subscribers, limit, feeds, upstream, history, draining, redis_up, build)
+        gauges = (subscribers, limit, feeds, upstream, history, draining)
+        return (*gauges, redis_up, replicas, build)
 
 
 class _Plain(Collector):

@@ -97,7 +97,29 @@ def test_the_readme_keeps_everything_but_its_table(folder):
         readme.write_readme(path)
 
 
+def test_the_guide_calculates_with_what_was_measured(folder):
+    path = folder / "capacity.md"
+    path.write_text(f"{readme.BEGIN}\nold\n{readme.END}\n")
+    readme.write_capacity(path)
+    text = path.read_text()
+    (relay, tls) = 10, 20  # bytes of each kind in the first row and the second
+    assert "old" not in text
+    # A stream: resident 10 and half of what the kernel holds for both ends.
+    assert f"| a stream | {(relay + 10 / 2) / 1000:.1f} KB | 1 | 20.0 µs for each event |" in text
+    assert f"with TLS {(10 / 2 + tls - relay) / 1000:.1f} KB" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| 1,000 |", "| 100,000 |"))]
+    assert len(rows) == 2
+    few, many = (int(row.rsplit("|", 2)[1]) for row in rows)
+    assert few == 2, "one that is needed, and one more"
+    assert many > few
+    (folder / "results" / "storm.json").unlink()
+    readme.write_capacity(path)
+    assert path.read_text() == f"{readme.BEGIN}\n\n{readme.END}\n", "nothing rather than half"
+
+
 def test_the_readme_has_a_place_for_it():
+    guide = readme.CAPACITY.read_text()
+    assert 0 < guide.index(readme.BEGIN) < guide.index(readme.END)
     text = readme.README.read_text()
     assert 0 < text.index(readme.BEGIN) < text.index(readme.END)
 

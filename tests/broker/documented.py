@@ -18,5 +18,7 @@ RIGHTS = _found(r"^user relay on >password (~lbr.*)$")
 RIGHTS_IN_CLUSTER = _found(r"^(\+ssubscribe .*)$")
 # The last part of every name, but of those that a server is tried with.
 KINDS = set(
-    re.findall(r"^\| (?:feed|identity|address|`upstream-401s`) \| `(\w+)`", _PAGE, re.MULTILINE)
+    re.findall(
+        r"^\| (?:feed|identity|address|`upstream-401s`|`replicas`) \| `(\w+)`", _PAGE, re.MULTILINE
+    )
 )

@@ -26,7 +26,9 @@ ADDRESS = "203.0.113.77"
 STREAM = "/api/desktops/stream"
 
 # Of a feed or an identity, of an address, of the deployment's budget, of a server that is tried.
-KEY = re.compile(r"lbr:\{([0-9a-f]{32,64}|upstream-401s|\d+)\}:[a-z]+|lbr:\{\d+\}:[0-9a-f]{12}")
+KEY = re.compile(
+    r"lbr:\{([0-9a-f]{32,64}|upstream-401s|replicas|\d+)\}:[a-z]+|lbr:\{\d+\}:[0-9a-f]{12}"
+)
 
 
 class Monitor:
@@ -127,6 +129,7 @@ async def test_redis_sees_keyed_hashes_only(server, simulator, relays):
         before = monitor.seen.count(b':lease"')
         await relays.pop(0).stop()
         await eventually(lambda: monitor.seen.count(b':lease"') > before + 20, 10.0)
+        await eventually(lambda: b':roll"' in monitor.seen, 10.0)
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching

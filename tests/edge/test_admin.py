@@ -18,7 +18,7 @@ from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen as bound
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.errors import RefusalCode
-from lebureau_relay.relay.observer import FeedFacts, HubFacts
+from lebureau_relay.relay.observer import FeedFacts, HubFacts, ReplicaFacts
 
 TOKEN = "operators-canary"
 HASH = "0123456789abcdef" * 2
@@ -44,6 +44,9 @@ class Relay:
     ended: list[str | None] = field(default_factory=list)
     notes: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
     refusals: list[RefusalCode] = field(default_factory=list)
+    replicas: list[ReplicaFacts] = field(
+        default_factory=lambda: [ReplicaFacts("pod-a/1f2e3d", 9, 3, "ready")]
+    )
     looked: int = 0
 
     def refused(self, code):
@@ -69,6 +72,7 @@ class Relay:
             render=self.render,
             hub=self.look,
             feeds=lambda most: sorted(self.feeds, key=lambda one: -one.subscribers)[:most],
+            replicas=lambda: self.replicas,
             totals=lambda: {"gaps": 2, "refusals": 5, "deliveries": 90, "upstream_events": 10},
             end=self.end,
             observer=self,
@@ -273,6 +277,8 @@ async def test_status(listen):
     assert status["history_bytes"] == 1234
     assert status["totals"]["gaps"] == 2
     assert status["feed_count"] == 3
+    (replica,) = status["replicas"]
+    assert replica == {"name": "pod-a/1f2e3d", "streams": 9, "owned": 3, "state": "ready"}
     assert [each["subscribers"] for each in status["feed_list"]] == [5, 1]
     assert status["feed_list"][0]["identity"] == HASH
 

@@ -86,6 +86,13 @@ def takeovers(values: str, owned: str, pod: str = "a") -> Series:
     )
 
 
+def seen(a: str, b: str, c: str, up: str = "1x60") -> Series:
+    return all_of(
+        *(of("replicas", count, pod) for pod, count in zip("abc", (a, b, c), strict=True)),
+        *(of("redis_up", up if pod == "a" else "1x60", pod) for pod in "abc"),
+    )
+
+
 def revoked(closes: str, subscribers: str) -> Series:
     return all_of(
         of("closes_total", closes, stream="desktops", reason="credential_revoked"),
@@ -288,6 +295,18 @@ CASES = {
             redis_calls((0.1, "0x60")),
         ),
     ),
+    "ReplicasApart": Case(
+        bad=seen("3x3 2x60", "3x60", "3x60"),
+        at="9m",
+        before="7m",
+        quiet=(
+            seen("3x60", "3x60", "3x60"),
+            seen("3x5 2 1 3x60", "3x5 2 1 3x60", "3x60"),  # a rollout
+            seen("3x5 0x60", "3x60", "3x60", up="1x5 0x60"),  # RedisDown's affair
+            seen("1x60", "_x60", "_x60"),
+        ),
+        on=ONE,
+    ),
     "LeaseFlapping": Case(
         bad=takeovers("0+30x60", "100x60"),  # 450 in 15 minutes; three each are 300
         at="35m",
@@ -335,7 +354,7 @@ CASES = {
 
 # A fresh replica: every series stands at nought, nobody has come yet.
 START = all_of(
-    of("build_info", "1x60"), of("up", "1x60"), of("draining", "0x60"),
+    of("build_info", "1x60"), of("replicas", "1x60"), of("up", "1x60"), of("draining", "0x60"),
     full("0x60"), upstream("0x60", "0x60"), connects("0x60", "0x60"),
     replays("0x60", "0x60"), gaps("0x60", "0x60"), reconnects("0x60", "0x60"),
     takeovers("0x60", "0x60"), of("redis_up", "0 1x60"),

@@ -18,6 +18,7 @@ def page() -> str:
         redis_operations=("pipeline",),
     )
     metrics.redis_up(True)
+    metrics.replicas(1)
     return metrics.render("")[0].decode()
 
 

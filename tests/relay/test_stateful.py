@@ -546,11 +546,11 @@ def examples(count: int) -> settings:
     )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_a_dishonest_upstream_is_found_out():
     run_state_machine_as_test(Dishonest, settings=examples(150))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_an_honest_upstream_is_passed_on_without_loss():
     run_state_machine_as_test(Honest, settings=examples(150))

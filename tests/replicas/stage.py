@@ -107,6 +107,11 @@ class Relay:
                 return {(one["identity"], one["stream"]): one["role"] for one in feeds}
         return {}
 
+    async def replicas(self, session: aiohttp.ClientSession) -> list[dict[str, object]]:
+        """What it says of all that it sees through Redis."""
+        async with session.get(f"http://127.0.0.1:{self._admin_port}/status") as answer:
+            return list((await answer.json())["replicas"])
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -155,7 +160,9 @@ class Watch:
 class Stage:
     """Everything that a scenario plays on. Use it as a context; `settings` are over the usual."""
 
-    def __init__(self, size: Size, *, roads: bool = False, sentinel: bool = False) -> None:
+    def __init__(
+        self, size: Size, *, roads: bool = False, sentinel: bool = False, **settings: object
+    ) -> None:
         self.size = size
         self.relays: list[Relay] = []
         self.roads: list[Road] = []
@@ -165,6 +172,7 @@ class Stage:
         self.fences: list[Fences] = []
         self.told: list[str] = []  # what a scenario has to say beside the judgement
         self._with_roads = roads
+        self._more = settings
         self._with_sentinel = sentinel
         self._life = AsyncExitStack()
         self._pumping = True
@@ -265,7 +273,7 @@ class Stage:
             "STREAM__HEARTBEAT": 1,
             "STREAM__RETRY": 0.05,
             "DRAIN__SPREAD": size.spread_s,
-        }
+        } | self._more
 
     async def _open_tabs(self) -> None:
         """Clients, spread so that every feed has some on every replica."""
@@ -316,6 +324,13 @@ class Stage:
             for feed, role in roles.items():
                 found[feed] = found.get(feed, 0) + (role == "owner")
         return found
+
+    async def replicas(self) -> list[dict[str, object]]:
+        """What the first that answers says of all."""
+        for relay in self.relays:
+            if relay.alive:
+                return await relay.replicas(self._session)
+        return []
 
     async def busiest(self) -> tuple[Relay, int]:
         """The replica that owns the most feeds, and how many."""

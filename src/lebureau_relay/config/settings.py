@@ -190,6 +190,13 @@ class Drain(Section):
     spread: Number = Field(10, ge=0, le=3600)
 
 
+class Balance(Section):
+    """Evening out among replicas that share a Redis."""
+
+    max_per_second: Number = Field(10, ge=0, le=10_000)
+    min_age: Number = Field(300, ge=0, le=DAY_S)
+
+
 class Cors(Section):
     """Browsers of other origins."""
 
@@ -237,6 +244,7 @@ class Settings(Section):
     stream: Stream = Stream()
     redis: Redis = Redis()
     drain: Drain = Drain()
+    balance: Balance = Balance()
     cors: Cors = Cors()
     proxy: Proxy = Proxy()
     log: Log = Log()

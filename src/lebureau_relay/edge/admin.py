@@ -25,7 +25,7 @@ from aiohttp_sse import sse_response
 from multidict import CIMultiDict
 
 from lebureau_relay.errors import Refusal, RefusalCode
-from lebureau_relay.relay.observer import FeedFacts, HubFacts, Observer
+from lebureau_relay.relay.observer import FeedFacts, HubFacts, Observer, ReplicaFacts
 from lebureau_relay.relay.ports import Clock
 
 # One screen for people, one bounded answer for programs; `feed_count` tells what is left out.
@@ -79,14 +79,16 @@ class AdminSources:
 
     `ready` says whether new streams are taken, and why not. `render` gives the metrics for an
     `Accept` header with their content type. `feeds` gives the so many feeds that serve most
-    subscribers. `totals` are counts since the start. `end` ends the
-    streams of an identity's hash, or all for None, for the reason `operator`, and returns how many.
+    subscribers. `replicas` are those of the deployment, this one among them. `totals` are counts
+    since the start. `end` ends the streams of an identity's hash, or all for None, for the reason
+    `operator`, and returns how many.
     """
 
     ready: Callable[[], tuple[bool, str]]
     render: Callable[[str], tuple[bytes, str]]
     hub: Callable[[], HubFacts]
     feeds: Callable[[int], Iterable[FeedFacts]]
+    replicas: Callable[[], Iterable[ReplicaFacts]]
     totals: Callable[[], Mapping[str, int]]
     end: Callable[[str | None], int]
     observer: Observer
@@ -247,6 +249,7 @@ class _Admin:
             # How many client streams one upstream subscription serves: what the relay is there for.
             "sharing": round(subscribers / upstream, 2) if upstream else None,
             "history_bytes": hub.history_bytes,
+            "replicas": [asdict(facts) for facts in self._sources.replicas()],
             "totals": dict(self._sources.totals()),
             "feed_count": sum(hub.feeds.values()),
             "feed_list": [asdict(facts) for facts in self._sources.feeds(most)],

@@ -23,6 +23,7 @@ from lebureau_relay.relay.farewells import Farewells
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.letgo import oldest_idle
 from lebureau_relay.relay.observer import FeedFacts, HubFacts
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedKey, Identity
@@ -178,6 +179,15 @@ class Hub:
             for feed in list(self._feeds.values())
             if identity is None or feed.key.identity == identity
         )
+
+    def let_go(self, most: int) -> int:
+        """End up to so many streams, the oldest idle ones, so that they begin again elsewhere; how
+        many.
+        """
+        chosen = oldest_idle(self._feeds.values(), most, self.clock(), self.timings.settle_s)
+        for subscriber in chosen:
+            subscriber.feed.end(subscriber, CloseReason.REBALANCED)
+        return len(chosen)
 
     # -- what feeds ask for (host.Host)
 

@@ -76,6 +76,20 @@ class FeedFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaFacts:
+    """One replica of the deployment, as it says of itself.
+
+    `name` is its machine's with something that tells two processes apart; `owned` are the feeds
+    that it subscribes to upstream; `state` is `ready`, `starting` or `draining`.
+    """
+
+    name: str
+    streams: int
+    owned: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class HubFacts:
     """The hub at one moment, for gauges, status and console."""
 

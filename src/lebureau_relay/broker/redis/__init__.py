@@ -8,12 +8,22 @@ ears      the connections that listen, and notice when they are deaf
 broker    the replica's seat: logs, leases, and the tick that keeps them
 budgets   streams and connects of an identity, bad credentials of an address
 places    401s that happen upstream, and who may cause one
+census    which replicas there are, and how much each of them has
 lua/      what happens at once or not at all
 """
 
 from lebureau_relay.broker.redis.broker import RedisBroker, RedisRules
 from lebureau_relay.broker.redis.budgets import BudgetKeys, RedisBudgets
+from lebureau_relay.broker.redis.census import RedisCensus
 from lebureau_relay.broker.redis.places import RedisPlaces
 from lebureau_relay.broker.redis.urls import connect
 
-__all__ = ["BudgetKeys", "RedisBroker", "RedisBudgets", "RedisPlaces", "RedisRules", "connect"]
+__all__ = [
+    "BudgetKeys",
+    "RedisBroker",
+    "RedisBudgets",
+    "RedisCensus",
+    "RedisPlaces",
+    "RedisRules",
+    "connect",
+]

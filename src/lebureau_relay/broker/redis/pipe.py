@@ -44,7 +44,7 @@ _ERROR_WORD: Final = re.compile(r"(?:^|-)([A-Z]{2,}) ")
 _FORBIDDEN: Final = "executing the script can't"  # the one error of ACLs that has no such word
 _SCRIPTS: Final = (
     *("take", "give", "tick", "read", "append", "probe"),
-    *("sit", "seats", "strike", "places"),
+    *("sit", "seats", "strike", "places", "census"),
 )
 
 Request = tuple[str, Sequence[str], Sequence[Argument]]  # a script's name, its keys, its arguments
