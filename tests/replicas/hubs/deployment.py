@@ -272,7 +272,7 @@ class Replica(House):
         shared = Shared(self.seat, lambda key: f"{key.identity}/{key.stream.name}")
         self.hub = Hub(outside, self.timings, HubLimits(self.limits, self.total_bytes), shared)
         self.hub.clock = self.loop.time
-        self.hub.turns = Turns(self.loop.time)
+        self.hub.turns = Turns(self.loop.time, nap=lambda _: None)
         self.hub.start()
         self._keeping = asyncio.ensure_future(self.seat.keep())
 
