@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz image image-test policy lock model audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz screenshots image image-test policy lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -71,6 +71,9 @@ model: dev ## EXAMPLES=… random schedules of each model of the relay, always n
 fuzz: MINUTES = 5
 fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
 	$(BIN)/python -m tests.fuzz $(MINUTES)
+
+screenshots: needs ## the demo page at work, for README.md: docs/images/demo.png
+	$(BIN)/python -m tests.demo.picture
 
 IMAGE ?= lebureau-relay
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -144,5 +147,5 @@ audit: ## known advisories against everything that is locked; asks the package i
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) bench/.cache tests/k8s/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache tests/.cache tests/k8s/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks .screenshots
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

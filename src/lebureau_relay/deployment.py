@@ -40,6 +40,10 @@ _REDIS_WAIT_S = 1.0
 # everything anyway.
 _SETTLED_LEASES = 5
 
+# Of a host's name, which may have 64 characters: with what tells processes apart, no more than the
+# census takes (broker/redis/census.py).
+_MAX_HOST = 57
+
 Keep = Callable[[str, Coroutine[None, None, None]], None]
 """Runs a part, which has a name, for as long as the relay lives."""
 
@@ -71,7 +75,7 @@ class Deployment:
         self.places: Places = LocalPlaces(limits.upstream_auth_failures_per_minute, time.monotonic)
         self.shared: Shared | None = None
         # Two processes of one machine, or a pod's two lives, are two replicas.
-        self.name = f"{gethostname()}/{secrets.token_hex(3)}"
+        self.name = f"{gethostname()[:_MAX_HOST]}/{secrets.token_hex(3)}"
         self.replicas: Sequence[ReplicaFacts] = ()  # as they were when last heard of
         self._broker: RedisBroker | None = None
         self._policy_check: asyncio.Task[None] | None = None
@@ -92,7 +96,7 @@ class Deployment:
         rules = RedisRules(redis.prefix, redis.lease_ttl, history)
         timed = partial(self._metrics.redis_call, "pipeline")
         self._broker = broker = RedisBroker(
-            client, rules, time.monotonic, self._redis_changed, timed
+            client, rules, time.monotonic, self._redis_changed, timed, self.name
         )
         self._metrics.redis_up(False)
         self._keep("broker", broker.run())

@@ -28,6 +28,7 @@ from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.lobby import MAX_WAITING
+from lebureau_relay.edge.picture import PictureSources
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason, StartError
@@ -39,6 +40,7 @@ from lebureau_relay.relay.observer import Observer, ReplicaFacts
 from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import Source, StreamSpec
 from lebureau_relay.relay.share import Role
+from lebureau_relay.relay.survey import Survey
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 if TYPE_CHECKING:  # an extra
@@ -266,13 +268,19 @@ class Relay:
             self.settings.admin.allowed_hosts,
             token.get_secret_value() if token is not None else "",
         )
-        sources = AdminSources(
+        survey = Survey(self.hub)
+        picture = PictureSources(
             ready=self._readiness,
+            count=survey.count,
+            find=survey.find,
+            counts=self.metrics.counts,
+            streams=lambda: self._admission.taken,
+            replica=self._deployment.name,
+            replicas=lambda: self._deployment.replicas,
+        )
+        sources = AdminSources(
+            picture=picture,
             render=self.metrics.render,
-            hub=self.hub.facts,
-            feeds=self.hub.feed_facts,
-            replicas=lambda: self._deployment.replicas or (self._own_facts(),),
-            totals=self.metrics.totals,
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
         )
@@ -287,10 +295,10 @@ class Relay:
         return False, "draining" if self.hub.draining else "starting"
 
     def _own_facts(self) -> ReplicaFacts:
-        facts = self.hub.facts()
-        owned = sum(count for (_, role), count in facts.feeds.items() if role != Role.FOLLOWER)
+        """Cheap, since it is asked for every second or two, and feeds may be ten thousand."""
+        owned = sum(feed.role != Role.FOLLOWER for feed in self.hub.feeds())
         _, state = self._readiness()
-        return ReplicaFacts(self._deployment.name, sum(facts.streams.values()), owned, state)
+        return ReplicaFacts(self._deployment.name, self._admission.taken, owned, state)
 
     async def _probe_lag(self) -> None:
         """How much later than asked the loop wakes us: what every delivery waits at worst."""

@@ -6,19 +6,21 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
 
 import aiohttp
 import pytest
-from tests.demo.conftest import make_relay
+import pytest_asyncio
+from tests.demo.conftest import make_relay, until
 
 from lebureau_relay.demo.run import show
 from lebureau_relay.demo.stage import HOST, Order
 from lebureau_relay.errors import StartError
 from lebureau_relay.simulator import Stream
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def http(stage):
     async with aiohttp.ClientSession(stage.url) as session:
         yield session
@@ -36,12 +38,6 @@ class Streams:
             answer = await self._http.get(stream.path, params={"apiKey": self._key})
             assert answer.status == 200
             self.open.append(answer)
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 - what is waited for has no event of its own
-            await asyncio.sleep(0.01)
 
 
 async def test_the_page_needs_nothing_from_elsewhere(http) -> None:
@@ -98,14 +94,70 @@ async def order(http, name: str, **headers: str) -> int:
         return answer.status
 
 
-async def test_only_the_page_gives_orders_and_only_known_ones(http, stage) -> None:
+async def test_only_known_orders_are_taken(http, stage) -> None:
     assert await order(http, "no-such-thing") == 404
-    foreign = {"Sec-Fetch-Site": "cross-site"}
-    assert await order(http, Order.WITHDRAW, **foreign) == 403
-    assert stage.key is not None
-    same = {"Sec-Fetch-Site": "same-origin"}
-    assert await order(http, Order.WITHDRAW, **same) == 202
+    async with http.get(f"/demo/orders/{Order.WITHDRAW}") as answer:
+        assert answer.status == 405
+    assert await order(http, Order.WITHDRAW, **{"Sec-Fetch-Site": "same-origin"}) == 202
     assert stage.key is None
+
+
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:1"},
+    {"Host": "evil.example"},
+    {"Host": "evil.example:8080", "Origin": "http://evil.example:8080"},
+    {"Host": "127.0.0.1.evil.example", "Sec-Fetch-Site": "same-origin"},
+    {"Host": ""},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_neither_other_pages_nor_rebound_names_reach_it(http, stage, headers) -> None:
+    assert await order(http, Order.WITHDRAW, **headers) == 403
+    assert stage.key is not None
+    for path in ("/demo/state", "/demo/desktops"):
+        async with http.get(path, headers=headers) as answer:
+            assert answer.status == 403
+            assert stage.key not in await answer.text()
+
+
+@pytest.mark.parametrize("name", ["localhost", "window9.localhost"])
+async def test_it_answers_to_its_own_names(http, stage, name) -> None:
+    host = stage.url.removeprefix("http://").replace("127.0.0.1", name)
+    async with http.get(
+        "/demo/state", headers={"Host": host, "Origin": f"http://{host}"}
+    ) as answer:
+        assert answer.status == 200
+
+
+async def test_all_of_it_listens_on_this_machine_alone(stage, simulator) -> None:
+    for url in (stage.url, stage._relay.admin_url, simulator.url):
+        assert url.startswith(f"http://{HOST}:")
+
+
+async def test_the_simulator_takes_no_orders_from_outside(http, simulator) -> None:
+    for path in ("/_sim/state", "/_sim/users"):
+        async with http.get(f"{simulator.url}{path}") as answer:
+            assert answer.status == 404
+    async with http.post(f"{simulator.url}/_sim/faults", json={"fault": "500"}) as answer:
+        assert answer.status == 404
+
+
+async def test_a_flood_is_more_than_the_history_and_one_at_a_time(http, stage, simulator) -> None:
+    assert await order(http, Order.FLOOD) == 202
+    flood = stage._flood
+    assert await order(http, Order.FLOOD) == 202
+    assert stage._flood is flood
+    await until(flood.done)
+    records = simulator.log(simulator.user().id, Stream.DESKTOPS)
+    assert sum(len(record.data) for record in records) > 4_000_000
+    assert await order(http, Order.FLOOD) == 202
+    assert stage._flood is not flood
 
 
 async def test_a_key_is_withdrawn_and_another_given(http, stage) -> None:

@@ -20,8 +20,16 @@ HOST: Final = "127.0.0.1"
 # connections to one origin over HTTP/1.1, and two streams a tab use them up.
 WINDOWS: Final = 9
 # Three events in two seconds on each stream: lively, and slow enough to be read. Comments between
-# them tell the relay that upstream beats, so that it believes in silence after seconds.
-_API: Final = SimulatorOptions(users=1, rate=1.5, heartbeat_s=0.4)
+# them tell the relay that upstream beats, so that it believes in silence after seconds. Any page in
+# the same browser could reach the orders of a simulator, so this one takes none from outside. The
+# log is short: floods fill it with long events.
+_API: Final = SimulatorOptions(users=1, rate=1.5, heartbeat_s=0.4, control=False, log_events=2000)
+# More than Chromium and the kernel hold for a reader that has stopped (2.3 MB when tried) and the
+# relay's history beside it, at a pace that twenty tabs in one page can follow.
+_FLOOD_STEPS: Final = 150
+_FLOOD_STEP_EVENTS: Final = 4
+_FLOOD_STEP_S: Final = 0.03
+_FLOOD_TEXT: Final = "It scrolls by, and nobody reads it. " * 220
 # The relay's numbers come from this process; what takes longer is a relay that restarts.
 _READ_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
@@ -62,6 +70,7 @@ class Order(StrEnum):
     RESTART = "restart"
     WITHDRAW = "withdraw"
     GIVE_BACK = "give-back"
+    FLOOD = "flood"
 
 
 class Stage:
@@ -77,6 +86,7 @@ class Stage:
         self._earlier: dict[str, int] = {}  # what relays before this one have counted
         self._add_routes: AddRoutes
         self._restart = asyncio.Event()
+        self._flood: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self, add_routes: AddRoutes) -> None:
@@ -89,6 +99,8 @@ class Stage:
 
     async def close(self) -> None:
         """End everything, at once. May be called after a failed `open`."""
+        if self._flood is not None:
+            self._flood.cancel()
         await self._drop_relay()
         await self._simulator.stop()
         if self._session is not None:
@@ -137,6 +149,17 @@ class Stage:
                 self.key = None
             case Order.GIVE_BACK if self.key is None:
                 self.key = simulator.add_key(user.id)
+            case Order.FLOOD if self._flood is None or self._flood.done():
+                self._flood = asyncio.create_task(self._pour())
+
+    async def _pour(self) -> None:
+        """Let the API say more than a reader that has stopped can leave lying about."""
+        user = self._simulator.user().id
+        for _ in range(_FLOOD_STEPS):
+            for _ in range(_FLOOD_STEP_EVENTS):
+                payload = {"text": _FLOOD_TEXT}
+                self._simulator.emit_event(user, Stream.DESKTOPS, "desktop.log", payload)
+            await asyncio.sleep(_FLOOD_STEP_S)
 
     async def state(self) -> dict[str, object]:
         """The numbers: what the simulator counts, and what the relay says of itself."""
@@ -185,9 +208,13 @@ class Stage:
             await relay.stop()
 
 
+def hosts() -> tuple[str, ...]:
+    """The names under which browsers reach the demo on this machine."""
+    return (HOST, "localhost", *(f"window{n}.localhost" for n in range(1, WINDOWS + 1)))
+
+
 def _settings(upstream_url: str, port: int) -> dict[str, object]:
     """The relay's settings: its defaults, but quick enough to be watched, and all on loopback."""
-    names = ["127.0.0.1", "localhost", *(f"window{n}.localhost" for n in range(1, WINDOWS + 1))]
     return {
         "listen": {"host": HOST, "port": port},
         "admin": {"host": HOST, "port": 0},
@@ -195,10 +222,11 @@ def _settings(upstream_url: str, port: int) -> dict[str, object]:
         # Who the key belongs to, not the key, decides what is shared: so a new key of the same
         # user finds the old feed.
         "auth": {"identity_path": "/v1/me", "recheck_interval": 2},
-        "stream": {"retry": 1},
+        # A tab that takes nothing is let go while whoever slowed it still looks on.
+        "stream": {"retry": 1, "write_timeout": 15, "buffer_bytes": 65536},
         "drain": {"spread": 0.5},
         # Twenty tabs that come back from a restart are forty connects, and people like to do that
         # twice.
         "limits": {"connects_per_minute": 600},
-        "cors": {"allowed_origins": [f"http://{name}:{port}" for name in names]},
+        "cors": {"allowed_origins": [f"http://{name}:{port}" for name in hosts()]},
     }

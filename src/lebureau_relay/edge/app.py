@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from lebureau_relay.edge import refusals
+from lebureau_relay.edge import client, refusals
 from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules, is_browser, read_cursor
 from lebureau_relay.errors import Refusal, RefusalCode
@@ -30,7 +30,8 @@ def build_app(
     *,
     cors: Cors,
 ) -> web.Application:
-    """The routes: GET and HEAD of every stream go to `handler`, OPTIONS to `cors`.
+    """The routes: GET and HEAD of every stream go to `handler`, OPTIONS to `cors`; and the browser
+    module's.
 
     `handler` raises Refusal for whoever gets no stream. More routes may be added before it is given
     to `server.build_runner`, whose guard answers refusals, unknown paths and failures.
@@ -46,6 +47,7 @@ def build_app(
 
         app.router.add_get(stream.path, serve)
         app.router.add_options(stream.path, preflight)
+    app.router.add_get(client.PATH, client.serve_module())
 
     async def dress(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.SERVER] = _SERVER  # aiohttp would tell its version and Python's

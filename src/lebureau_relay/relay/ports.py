@@ -220,6 +220,9 @@ class Member(Protocol):
     def lease_free(self) -> None:
         """Nobody holds the lease."""
 
+    def lease_held(self, replica: str) -> None:
+        """Another replica holds the lease."""
+
     def lease_lost(self) -> None:
         """The lease that `token` names is another's, or nobody's."""
 

@@ -52,6 +52,7 @@ class SimulatorOptions:
     object. `log_events` bounds the replay log of one user's stream. `heartbeat_s` is the silence
     after which a comment goes out, 0 for never; `retry_ms` opens every stream with a `retry:` line.
     A limit of 0 is off. `faults` are in the text form of `parse_fault` and stand from the start.
+    `control` serves the orders under `/_sim`, for who is in another process.
     """
 
     users: int = 3
@@ -65,6 +66,7 @@ class SimulatorOptions:
     connects_per_minute: int = 120
     failed_auth_per_minute: int = 10
     faults: tuple[str, ...] = ()
+    control: bool = True
 
     def __post_init__(self) -> None:
         mistakes = [

@@ -61,7 +61,8 @@ class Simulator:
         """Serve; port 0 takes a free one."""
         app = web.Application()
         self._api.install(app)
-        Control(self._api).install(app)
+        if self._options.control:
+            Control(self._api).install(app)
         # Not before the listener is closed: whoever is cut comes back at once.
         app.on_shutdown.append(self._end_all)
         runner = web.AppRunner(

@@ -60,6 +60,9 @@ class Ear:
     def lease_free(self) -> None:
         self._hear(self.member.lease_free)
 
+    def lease_held(self, replica: str) -> None:
+        self._hear(self.member.lease_held, replica)
+
     def lease_lost(self) -> None:
         self._hear(self._about, self.member.token, self.member.lease_lost)
 

@@ -1,59 +1,50 @@
-// The page: one tab of its own and as many more as wanted, the numbers, the orders, and what came of them.
+// The page: a tab of its own and as many more as wanted, what is shown of them, and the orders.
 
+import { Chronicle } from "./chronicle.js";
+import { Faults, Refused, order } from "./faults.js";
 import { Feed } from "./feed.js";
 import { Picture } from "./picture.js";
+import { Story, show } from "./story.js";
 import { PATHS, Tab } from "./tab.js";
 import { Wall } from "./wall.js";
-import { CLOSINGS, GAPS, REFUSALS, STATES, STREAMS, now, plural, say } from "./words.js";
+import { CLOSINGS, GAPS, REFUSALS, STATES, STREAMS, capital, ordinal, plural, say } from "./words.js";
 
 const MORE = 5;
 const MOST_TABS = 21;
-const LOG_LINES = 40;
 const POLL_MS = 1000;
 const WINDOWS = 9;
-// The numbers come a poll later than what they tell of, and a silence is found out within some seconds.
-const CALM_MS = 3000;
-const ORDERS = {
-  cut: "You cut Le Bureau’s connections.",
-  silence: "You silenced Le Bureau: its connections stay open, and mute.",
-  forget: "You made Le Bureau forget what it has sent, and cut its connections.",
-  restart: "You restarted the relay.",
-  withdraw: "You withdrew the key.",
-  "give-back": "You gave the user a new key.",
-};
 
-const $ = (id) => document.getElementById(id);
-const wall = new Wall($("desktops"), $("desktop"));
-const feed = new Feed($("feed"), (id) => wall.name(id));
+const $ = (id) => /** @type {any} */ (document.getElementById(id));
+const chronicle = new Chronicle($("log"));
+const tell = chronicle.tell.bind(chronicle);
+const wall = new Wall($("desktops"), $("desktop"), (names) => feed.desktops(names));
+const feed = new Feed(
+  { list: $("feed"), desktop: $("by-desktop"), type: $("by-type"), pause: $("pause"), older: $("older"), count: $("count") },
+  (id) => wall.name(id),
+);
 const picture = new Picture($("picture"));
+const story = new Story(picture, tell);
+const faults = new Faults(document.querySelectorAll("[data-order]"), {
+  slow: async () => {
+    if (tabs[0].state !== "live") throw new Refused("This tab reads nothing just now.");
+    tabs[0].hold();
+    await order("flood");
+  },
+  "read-on": () => { tabs[0].release(); },
+  offline: () => goOffline(true),
+  online: () => goOffline(false),
+}, tell);
 /** @type {Tab[]} */
 const tabs = [];
 /** @type {string | null | undefined} */
 let key;
-let last;
+let offline = false;
 let drawn = "";
-let liveSince = Infinity;
+let letGo = false;
 /** Events that wait for the list of desktops, which was asked for after the stream had opened. */
 let held;
 
-/** What happened, in a sentence. @param {"info" | "good" | "bad"} tone */
-function log(tone, words) {
-  const list = $("log");
-  list.querySelector(".nothing")?.remove();
-  const line = document.createElement("li");
-  line.dataset.tone = tone;
-  line.innerHTML = "<time></time><span></span>";
-  line.querySelector("time").textContent = now();
-  line.querySelector("span").textContent = words;
-  list.prepend(line);
-  while (list.children.length > LOG_LINES) list.lastElementChild.remove();
-}
-
-function show(id, text) {
-  if ($(id).textContent !== String(text)) $(id).textContent = text;
-}
-
-// The tabs
+// What the tabs say
 
 function take(tab, name, event) {
   picture.pulse(tabs.indexOf(tab), name);
@@ -68,29 +59,35 @@ function news(tab, name, what, detail) {
   picture.mark(tabs.indexOf(tab), tab.state);
   if (tab !== tabs[0]) return;
   const stream = STREAMS[name];
-  if (what === "state") {
-    drawConnection();
-    if (detail === "live" && name === "desktops") fetchDesktops();
-  } else if (what === "resumed") log("good", `${stream}: back, and resumed after ${detail}. Nothing was lost.`);
-  else if (what === "lost") log("bad", `${stream}: back after ${detail}, but the numbers show a hole that nobody told of.`);
-  else if (what === "refused") log("bad", `${stream}: refused for now, because ${say(REFUSALS, detail)}. It will try again.`);
-  else if (what === "closing") log("info", `${stream}: the relay closes the stream, because ${say(CLOSINGS, detail)}.`);
+  if (what === "state") changed(name, detail);
+  else if (what === "resumed") tell("good", `${stream}: back, and resumed after event ${ordinal(detail)}. Nothing was lost.`);
+  else if (what === "lost") tell("bad", `${stream}: back after event ${ordinal(detail)}, but the numbers show a hole that nobody told of.`);
+  else if (what === "caughtUp") tell("good", `${stream}: read on. ${detail} ${plural(detail, "event")} had waited for this tab; nothing was lost.`);
+  else if (what === "refused") tell("bad", `${stream}: refused for now, because ${say(REFUSALS, detail)}. It will try again.`);
+  else if (what === "closing") tell("info", `${stream}: the relay closes the stream, because ${say(CLOSINGS, detail)}.`);
   else if (what === "gap") {
-    log("bad", `${stream}: a gap. ${capital(say(GAPS, detail))}; the page fetches the present state anew.`);
+    const others = tabs.slice(1);
+    const calm = detail === "slow" && others.length && !others.some((each) => each.missed);
+    const rest = calm ? ` The other ${others.length} tabs had everything.` : "";
+    tell("bad", `${stream}: a gap. ${capital(say(GAPS, detail))}; the page fetches the present state anew.${rest}`);
     if (name === "activity") feed.gap(say(GAPS, detail));
     else fetchDesktops();
   }
 }
 
-const capital = (words) => words[0].toUpperCase() + words.slice(1);
-
-function drawConnection() {
-  liveSince = tabs[0].state === "live" ? Math.min(liveSince, Date.now()) : Infinity;
-  const { text, shape } = STATES[tabs[0].state];
+function changed(name, state) {
+  const worst = tabs[0].state;
+  const { text, shape } = STATES[worst];
   const pill = $("connection");
-  pill.dataset.state = tabs[0].state;
+  pill.dataset.state = worst;
   pill.querySelector("use").setAttribute("href", `#${shape}`);
   pill.querySelector("span").textContent = text;
+  story.calm(worst === "live");
+  if (name !== "desktops") return;
+  $("wall").dataset.state = state;
+  faults.wear("slow", state === "slow" ? "read-on" : "slow");
+  if (state === "live") fetchDesktops();
+  if (state !== "slow") letGo = false;
 }
 
 /** The present state, as an application fetches it at its start and after a gap. */
@@ -106,14 +103,17 @@ async function fetchDesktops() {
   }
 }
 
+// The tabs
+
 /** Have so many tabs. */
 function open(count) {
-  while (tabs.length > count) tabs.pop().close();
+  while (tabs.length > count) tabs.pop()?.close();
   while (tabs.length < count) {
     const origin = tabs.length ? `http://tab${tabs.length}.localhost:${location.port}` : "";
     const tab = new Tab(origin, { event: take, news });
     tabs.push(tab);
-    if (key) tab.open(key);
+    if (offline) tab.close("offline");
+    else if (key) tab.open(key);
   }
   drawTabs(0);
   $("more").disabled = count >= MOST_TABS;
@@ -128,75 +128,44 @@ function drawTabs(others) {
   tabs.forEach((tab, n) => picture.mark(n, tab.state));
 }
 
+function goOffline(gone) {
+  offline = gone;
+  faults.wear("offline", gone ? "online" : "offline");
+  for (const tab of tabs) {
+    if (gone) tab.close("offline");
+    else if (key) tab.open(key);
+    else tab.close("ended");
+  }
+}
+
+function changeKey(next) {
+  key = next;
+  faults.wear("withdraw", key ? "withdraw" : "give-back");
+  if (!key) return;
+  show("curl", `curl -N -H 'x-api-key: ${key}' ${location.origin}${PATHS.desktops}`);
+  if (!offline) for (const tab of tabs) tab.open(key);
+}
+
 // The numbers
 
 async function poll() {
   try {
-    if (!document.hidden || !last) draw(await (await fetch("/demo/state")).json());
+    if (!document.hidden || key === undefined) draw(await (await fetch("/demo/state")).json());
   } catch {
-    // The relay, which serves this too, is restarting.
+    story.away();
   }
   setTimeout(poll, POLL_MS);
 }
 
 function draw(state) {
   if (state.key !== key) changeKey(state.key);
-  const names = Object.keys(PATHS);
-  for (const name of names) picture.upstream(name, state.upstream[name] > 0);
-  const upstream = names.reduce((sum, name) => sum + state.upstream[name], 0);
-  show("upstream", upstream);
-  show("upstream-each", names.map((name) => `${STREAMS[name]} ${state.upstream[name]}`).join(" · "));
-  tellOfUpstream(state, names);
-  last = state;
-  if (!state.relay) return;
-  const { subscribers, totals } = state.relay;
-  const count = Math.max(...names.map((name) => subscribers[name] ?? 0));
-  drawTabs(Math.max(0, count - tabs.length));
-  show("tabs", count);
-  show("tabs-word", plural(count, "open tab"));
-  show("tabs-each", names.map((name) => `${STREAMS[name]} ${subscribers[name] ?? 0}`).join(" · "));
-  show("headline", count
-    ? `${count} ${plural(count, "tab")} open. Le\u00a0Bureau sees ${upstream ? "one" : "none, just now"}.`
-    : "No tab is being served.");
-  const streams = names.reduce((sum, name) => sum + (subscribers[name] ?? 0), 0);
-  show("factor", upstream && streams ? `× ${(streams / upstream).toLocaleString([], { maximumFractionDigits: 1 })}` : "–");
-  show("received", totals.upstream_events.toLocaleString());
-  show("delivered", totals.deliveries.toLocaleString());
-  show("gaps", totals.gaps.toLocaleString());
-}
-
-/** What the simulator has seen of the relay since the last look. */
-function tellOfUpstream(state, names) {
-  if (!last) return;
-  if (state.restarts > last.restarts) log("info", "The relay has restarted; it knows nothing but what its tabs tell it.");
-  const reopened = names.filter((name) => state.opened[name] > last.opened[name] && last.opened[name] > 0);
-  if (reopened.length) {
-    const which = reopened.map((name) => STREAMS[name]).join(" and ");
-    const calm = Date.now() - liveSince > CALM_MS ? " The tabs stayed connected meanwhile." : "";
-    log("good", `Le Bureau: the relay has subscribed anew to ${which}.${calm}`);
+  const count = story.draw(state);
+  if (count !== undefined) drawTabs(Math.max(0, count - tabs.length));
+  const { desktops = 0, activity = 0 } = state.relay?.subscribers ?? {};
+  if (tabs[0].held && desktops < activity && !letGo) {
+    letGo = true;
+    tell("bad", "The relay has let this tab’s Desktops go, since it took nothing. Let it read on, and see.");
   }
-}
-
-function changeKey(next) {
-  key = next;
-  show("key", key ? "Withdraw the key" : "Give a new key");
-  show("key-why", key ? "The relay finds out by itself, within two seconds." : "The same user’s: it finds the old feed.");
-  $("key").closest("button").dataset.order = key ? "withdraw" : "give-back";
-  if (!key) return;
-  show("curl", `curl -N -H 'x-api-key: ${key}' ${location.origin}${PATHS.desktops}`);
-  for (const tab of tabs) tab.open(key);
-}
-
-async function order(button) {
-  const name = button.dataset.order;
-  button.disabled = true;
-  try {
-    const answer = await fetch(`/demo/orders/${name}`, { method: "POST" });
-    log(answer.ok ? "info" : "bad", answer.ok ? ORDERS[name] : "The demo did not take that order.");
-  } catch {
-    log("bad", "The relay is away just now; try again in a moment.");
-  }
-  button.disabled = false;
 }
 
 // A page of another name would be a fourth of six connections short; each window gets its own.
@@ -204,11 +173,14 @@ const windowName = `window${1 + Math.floor(Math.random() * WINDOWS)}.localhost`;
 $("window").href = `http://${windowName}:${location.port}/`;
 $("more").addEventListener("click", () => open(Math.min(tabs.length + MORE, MOST_TABS)));
 $("fewer").addEventListener("click", () => open(1));
-for (const button of document.querySelectorAll("[data-order]"))
-  button.addEventListener("click", () => order(button));
+addEventListener("offline", () => tell("bad", "The browser says that the network is gone."));
+addEventListener("online", () => {
+  tell("info", "The browser says that the network is back.");
+  if (!offline) for (const tab of tabs) tab.retry();
+});
 addEventListener("pagehide", () => tabs.forEach((tab) => tab.close()));
 addEventListener("pageshow", (event) => {
-  if (event.persisted && key) tabs.forEach((tab) => tab.open(key));
+  if (event.persisted && key && !offline) for (const tab of tabs) tab.open(key);
 });
 open(1);
 poll();

@@ -7,6 +7,7 @@ const HEIGHT = 240;
 const RIGHT = 630;
 // More would be lines on lines; the number beside it tells how many there are.
 const MOST = 30;
+const GONE = ["ended", "offline"];
 const LANES = { desktops: -9, activity: 9 };
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -14,8 +15,9 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 export class Picture {
   #svg;
   /** @type {Map<string, {line: SVGElement, light: SVGElement}>} */ #upstream = new Map();
-  /** @type {{tab: SVGElement, lights: Map<string, SVGElement>}[]} */ #tabs = [];
+  /** @type {{tab: SVGElement, wires: SVGElement[], lights: Map<string, SVGElement>}[]} */ #tabs = [];
   #fan;
+  #relay;
   #own = 1;
 
   /** @param {SVGSVGElement} svg */
@@ -29,7 +31,7 @@ export class Picture {
     this.#append("rect", { class: "node", x: 10, y: 80, width: 100, height: 80, rx: 16 });
     // A desk with a lamp, for Le Bureau.
     this.#path("M34 134h52M40 134v12M80 134v12M64 134v-16l10-10M68 104l12 8-8 5z", "glyph");
-    this.#append("circle", { class: "node relay", cx: 320, cy: HEIGHT / 2, r: 34 });
+    this.#relay = this.#append("circle", { class: "node relay", cx: 320, cy: HEIGHT / 2, r: 34 });
     this.#path("M304 120h10M320 120c8 0 6-12 16-12M320 120h16M320 120c8 0 6 12 16 12", "glyph");
     this.#append("circle", { class: "hub", cx: 318, cy: HEIGHT / 2, r: 5 });
   }
@@ -46,10 +48,11 @@ export class Picture {
       const width = height * 1.7;
       const x = RIGHT - width;
       const lights = new Map();
+      const wires = [];
       for (const name of Object.keys(LANES)) {
         const end = y + Math.sign(LANES[name]) * Math.min(3, height / 5);
         const d = `M350 ${HEIGHT / 2 + LANES[name] / 2}C450 ${HEIGHT / 2} 450 ${end} ${x} ${end}`;
-        this.#path(d, `wire ${name}`, this.#fan);
+        wires.push(this.#path(d, `wire ${name}`, this.#fan));
         lights.set(name, this.#path(d, `light ${name}`, this.#fan));
       }
       const box = { x, y: y - height / 2, width, height, rx: height / 5 };
@@ -57,19 +60,26 @@ export class Picture {
       if (height > 14) {
         this.#append("rect", { class: `bar ${kind}`, ...box, height: height / 4, rx: height / 8 }, this.#fan);
       }
-      return { tab, lights };
+      return { tab, wires, lights };
     });
     this.#own = own;
   }
 
   /** How a tab is connected. @param {number} n @param {string} state */
   mark(n, state) {
-    this.#tabs[n]?.tab.setAttribute("data-state", state);
+    const drawn = this.#tabs[n];
+    drawn?.tab.setAttribute("data-state", state);
+    for (const wire of drawn?.wires ?? []) wire.classList.toggle("broken", GONE.includes(state));
   }
 
   /** Whether upstream is subscribed to. @param {string} name @param {boolean} open */
   upstream(name, open) {
     this.#upstream.get(name)?.line.classList.toggle("broken", !open);
+  }
+
+  /** Whether the relay answers. @param {boolean} there */
+  relay(there) {
+    this.#relay.classList.toggle("broken", !there);
   }
 
   /** An event came to a tab. The first one's stands for what this page can't see: upstream and other windows. */

@@ -10,6 +10,9 @@ export const PATHS = {
   activity: "/api/mission-control/activity/stream",
 };
 
+/** @type {import("./stream.js").State[]} */
+const WORST_FIRST = ["ended", "offline", "refused", "reconnecting", "connecting", "slow"];
+
 /**
  * @typedef {keyof typeof PATHS} Name
  * @typedef {object} Told
@@ -38,6 +41,7 @@ export class Tab {
         gap: news("gap"),
         closing: news("closing"),
         refused: news("refused"),
+        caughtUp: news("caughtUp"),
       }));
     }
   }
@@ -53,10 +57,30 @@ export class Tab {
     for (const stream of this.#streams.values()) stream.close(state);
   }
 
+  /** Whether it has stopped reading the desktops. */
+  get held() {
+    return this.#streams.get("desktops")?.state === "slow";
+  }
+
+  /** Stop reading the desktops, and stay connected. */
+  hold() {
+    this.#streams.get("desktops")?.hold();
+  }
+
+  /** Read on. */
+  async release() {
+    await this.#streams.get("desktops")?.release();
+  }
+
+  /** Ask again at once where it waits to. */
+  retry() {
+    for (const stream of this.#streams.values()) stream.retry();
+  }
+
   /** What the worse of the two streams is. @returns {import("./stream.js").State} */
   get state() {
     const states = [...this.#streams.values()].map((stream) => stream.state);
-    return ["ended", "refused", "reconnecting", "connecting"].find((each) => states.includes(each)) ?? "live";
+    return WORST_FIRST.find((each) => states.includes(each)) ?? "live";
   }
 
   #take(name, event) {

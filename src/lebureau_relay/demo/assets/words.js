@@ -5,6 +5,8 @@ export const STREAMS = { desktops: "Desktops", activity: "Mission Control" };
 export const STATES = {
   connecting: { text: "connecting", shape: "s-unknown" },
   live: { text: "live", shape: "s-running" },
+  slow: { text: "not reading", shape: "s-stopped" },
+  offline: { text: "offline", shape: "s-unknown" },
   reconnecting: { text: "reconnecting", shape: "s-booting" },
   refused: { text: "refused for now", shape: "s-stopped" },
   ended: { text: "no valid key", shape: "s-error" },
@@ -21,7 +23,7 @@ export const GAPS = {
 
 export const CLOSINGS = {
   slow: "this page read too slowly",
-  credential_revoked: "the key was withdrawn",
+  credential_revoked: "the key was revoked",
   max_age: "the stream had reached its greatest age",
   retired: "a newer stream took its place",
   rebalanced: "the relay spreads its load anew",
@@ -61,8 +63,16 @@ export const STATUSES = ["running", "booting", "stopped", "error"];
 /** @param {number} count @param {string} one @param {string} many */
 export const plural = (count, one, many = `${one}s`) => (count === 1 ? one : many);
 
-/** @param {string} list @param {string} word what it says, or the word itself where nothing is known */
+/** @param {Record<string, string>} list @param {string} word what it says, or the word itself where nothing is known */
 export const say = (list, word) => list[word] ?? String(word).replaceAll("_", " ");
 
-/** The time of day, as the reader writes it. */
-export const now = () => new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+/** The number in an id of the simulated API, or the id. @param {string} id */
+export const ordinal = (id) => /^evt_0*(\d+)$/.exec(id)?.[1] ?? id;
+
+/** @param {string} words */
+export const capital = (words) => words[0].toUpperCase() + words.slice(1);
+
+const CLOCK = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+/** The time of day, as short as it can be written. */
+export const now = () => CLOCK.format(new Date());
