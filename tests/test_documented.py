@@ -185,7 +185,14 @@ def test_every_dotted_name_in_a_code_span_is_a_setting_or_something_that_the_rel
 
 
 # Walked through where the code is explained; and what the browser's module offers.
-_CALLS = {"feed.accept", "feed.publish", "feed.attach", "stream.state", "stream.reason"}
+_CALLS = {
+    "feed.accept",
+    "feed.publish",
+    "feed.attach",
+    "stream.state",
+    "stream.reason",
+    "stream.mode",
+}
 
 
 def test_every_setting_that_rules_dashboard_and_manifests_name_exists():
