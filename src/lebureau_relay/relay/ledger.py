@@ -56,7 +56,8 @@ class Ledger:
     async def sync(self, token: str, before_change: Callable[[], Awaitable[None]]) -> bool:
         """Own: take what the log has more, bring to it what we have more. Whether that worked.
 
-        `before_change` is awaited where another history is about to take the place of ours.
+        `before_change` is awaited where another history is about to take the place of ours, or
+        ours is about to grow by what the log has: a source that runs would say it again.
         """
         feed = self._feed
         page = await self._broker.read(self._name, 0)
@@ -65,7 +66,7 @@ class Ledger:
             if await self._begin(token) is not Verdict.TAKEN:
                 return False
         else:
-            if not fits:
+            if not fits or page.top > feed.history.top:
                 await before_change()
             self._adopt(page)
         while feed.history.top > self.logged:  # a source that runs goes on saying things

@@ -373,3 +373,34 @@ async def test_a_ring_that_has_outgrown_the_log_does_not_take_it_for_its_own(dep
     await site.emit(last)
     assert numbers(clients[0])[-1] == last
     assert numbers(clients[1])[-1] == last
+
+
+@pytest.mark.parametrize("asked", ["while it opens", "while it is read"])
+async def test_what_the_log_brings_to_a_running_source_is_not_taken_from_it_again(deploy, asked):
+    """Alone it has a line of its own; the log then brings what that line is about to say."""
+    site = deploy(2)
+    first, alone = site.replicas
+    await site.join(first)
+    client = await site.join(alone)
+    await site.emit(1, 2, 3)
+    assert site.owner is first
+    if asked == "while it opens":
+        site.api.up.clear()
+    site.part(alone)
+    await site.passes(LEASE_S)
+    assert alone.role == "solo"
+    late: list[bytes] = []
+    if asked == "while it is read":
+        (line,) = alone.tap.listening
+        line.send = lambda *chunks: late.extend(chunks)
+    await site.emit(4)
+    await site.stop(first)
+    await site.heal(alone)
+    assert (alone.role, numbers(client)) == ("owner", [1, 2, 3, 4])
+    site.api.up.set()
+    if asked == "while it is read":
+        del line.send
+        line.send(*late)
+    await site.emit(5, seconds=LEASE_S)
+    assert numbers(client) == [1, 2, 3, 4, 5]
+    assert client.reader.gaps == []
