@@ -253,9 +253,10 @@ class Share:
         gone.
         """
         feed = self._feed
-        if self._source is not None:  # alone until now
-            await self._retire()
-        self.role = Role.FOLLOWER
+        # Alone until now, or an owner whose source was stopped before its log could be set right:
+        # what nobody has been shown must not stay in the ring, where the log's word would be taken
+        # for known.
+        await self._retire()
         self._behind = True
         while self._free_since_s is None or not feed.in_use:
             if self._behind:
@@ -283,8 +284,9 @@ class Share:
         self.role = Role.SOLO
         feed.history.name = self._new_epoch()
         feed.publish = feed.accept
-        pending, self._pending = self._pending, []
-        feed.accept(pending)
+        # All that the ring has: where the log was read since, what was pending stands elsewhere.
+        self._pending = []
+        feed.accept(feed.history.since(feed.shown))
         if follower and feed.state is FeedState.OPEN:
             await asyncio.sleep(_SOLO_SPREAD_S * self._uniform())
         self._start_source()
