@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas rollout docs fuzz screenshots image image-test policy lock model audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos chaos-peers chaos-replicas rollout docs fuzz screenshots image image-test policy lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -46,6 +46,14 @@ micro: dev ## how fast the inner pieces are; `make test` runs the same ones brie
 
 bench-tools: dev
 	@bench/tools.sh $(BIN)/python
+
+chaos: needs ## break everything around the relay and count what is lost: short, or MINUTES=60 SEED=7, or SCENARIO='cut amnesia'
+	@bench/chaos/tools.sh
+	$(BIN)/python -m bench.chaos $(SCENARIO) $(if $(filter-out file,$(origin MINUTES)),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+chaos-peers: needs bench-tools ## the same faults on nchan, nginx and aiohttp-sse
+	@bench/chaos/tools.sh
+	$(BIN)/python -m bench.chaos --peers $(if $(SEED),--seed $(SEED))
 
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
 	$(BIN)/python -m tests.replicas.chaos $(SCENARIO)

@@ -9,5 +9,6 @@ wants the machine for itself.
     c/, programs, machine   upstream, clients and the kernel's price in C; processes; where they run
     rounds/                 one measurement of one contestant
     results, report/        JSON, and what is made of it: tables, plots, docs/performance.md, README
+    chaos/                  another bench, for what breaks: `python -m bench.chaos`
     tools.sh                what all this needs besides the product's lock files
 """

@@ -159,6 +159,20 @@ async def test_a_cursor_that_is_rejected_later_is_a_gap(house):
     assert client.told == ["1", "2", "relay.gap", "9"]
 
 
+async def test_who_refuses_with_and_without_a_cursor_does_not_mean_the_cursor(house):
+    """A 404 for some seconds: what was said meanwhile is asked for when it is over."""
+    client = await house.join()
+    await house.emit(1, 2)
+    cursor, other = SourceProblem.CURSOR_REJECTED, SourceProblem.UNUSABLE
+    for problem in (cursor, cursor, other, cursor, cursor, other):
+        house.api.fail(problem)
+    house.api.cut()
+    house.api.note_ids(3)
+    await house.advance(60)
+    assert house.api.cursors == ["", "1", "1", "", "1", "1", "", "1"]
+    assert client.told == ["1", "2", "3"]
+
+
 async def test_a_connection_that_we_close_ourselves_is_asked_for_again_at_once(house):
     await house.join()
     await house.emit(1, 2)

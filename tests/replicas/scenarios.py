@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from bench.chaos.judge import Judgement
 from redis import Redis
-from tests.replicas.judge import Judgement
 from tests.replicas.stage import Size, Stage
 
 CI = Size(feeds=20, tabs=100, rate=5.0, lease_s=2.0, pause_s=4.0)

@@ -5,9 +5,6 @@ is to be killed or stopped is a process.
 """
 
 import asyncio
-import os
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,11 +14,13 @@ from pathlib import Path
 from typing import Self
 
 import aiohttp
-from tests.broker.programs import VALKEY, Program, free_port, until
+from bench.chaos.crowd import Errand, Tab
+from bench.chaos.judge import Judgement, judge
+from bench.chaos.processes import Relay
+from bench.chaos.road import Road
+from bench.chaos.story import Story
+from tests.broker.programs import VALKEY, Program, until
 from tests.replicas.fences import Fences
-from tests.replicas.judge import Judgement, judge
-from tests.replicas.road import Road
-from tests.replicas.tabs import Errand, Tab
 
 from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 
@@ -29,7 +28,6 @@ from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 _LOOK_S = 0.005
 _ROLES_S = 0.5
 _PUMP_S = 0.01
-_START_S = 30.0
 # How long what should come true at once may take on a machine that does everything by itself.
 _SOON_S = 60.0
 
@@ -45,93 +43,6 @@ class Size:
     pause_s: float
     replicas: int = 3
     spread_s: float = 1.0
-
-
-class Relay:
-    """One replica: `python -m lebureau_relay serve` on a port of its own."""
-
-    def __init__(self, number: int, settings: dict[str, object], folder: Path) -> None:
-        self.number = number
-        self.port = free_port()
-        self._admin_port = free_port()
-        self._log = folder / f"relay-{number}.log"
-        ours = {k: v for k, v in os.environ.items() if not k.startswith("LEBUREAU_RELAY_")}
-        chosen = {
-            "LISTEN__HOST": "127.0.0.1",
-            "LISTEN__PORT": self.port,
-            "ADMIN__PORT": self._admin_port,
-        } | settings
-        self._environment = ours | {f"LEBUREAU_RELAY_{k}": str(v) for k, v in chosen.items()}
-        self._process: asyncio.subprocess.Process | None = None
-        self.stopped = False
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.returncode is None
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text()
-
-    async def start(self, session: aiohttp.ClientSession) -> None:
-        """Until it takes streams."""
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "lebureau_relay", "serve"),
-                env=self._environment,
-                cwd=self._log.parent,
-                stdout=log,
-                stderr=log,
-            )
-        async with asyncio.timeout(_START_S):
-            while not await self.ready(session):
-                assert self.alive, self.said
-                await asyncio.sleep(0.05)
-
-    async def ready(self, session: aiohttp.ClientSession) -> bool:
-        """What /readyz says; False also where nobody answers."""
-        with suppress(aiohttp.ClientError):
-            async with session.get(f"http://127.0.0.1:{self._admin_port}/readyz") as answer:
-                return answer.status == 200
-        return False
-
-    async def roles(self, session: aiohttp.ClientSession) -> dict[tuple[str, str], str]:
-        """What it says it is to each feed; nothing if it doesn't answer soon."""
-        if not self.alive or self.stopped:
-            return {}
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with (
-                asyncio.timeout(2.0),
-                session.get(f"http://127.0.0.1:{self._admin_port}/status") as answer,
-            ):
-                feeds = (await answer.json())["feed_list"]
-                return {(one["identity"], one["stream"]): one["role"] for one in feeds}
-        return {}
-
-    async def replicas(self, session: aiohttp.ClientSession) -> list[dict[str, object]]:
-        """What it says of all that it sees through Redis."""
-        async with session.get(f"http://127.0.0.1:{self._admin_port}/status") as answer:
-            return list((await answer.json())["replicas"])
-
-    async def streams(self, session: aiohttp.ClientSession) -> int:
-        """How many streams it has."""
-        async with session.get(f"http://127.0.0.1:{self._admin_port}/status") as answer:
-            return sum((await answer.json())["subscribers"].values())
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-        self.stopped = number == signal.SIGSTOP
-
-    async def exit(self, within_s: float = _START_S) -> int:
-        assert self._process is not None
-        async with asyncio.timeout(within_s):
-            return await self._process.wait()
-
-    async def end(self) -> None:
-        if self.alive:
-            self.signal(signal.SIGKILL)
-            await self.exit()
 
 
 @dataclass(slots=True)
@@ -181,7 +92,6 @@ class Stage:
         self._more = settings
         self._with_sentinel = sentinel
         self._life = AsyncExitStack()
-        self._pumping = True
         self._most_owners = 0
 
     async def __aenter__(self) -> Self:
@@ -215,6 +125,7 @@ class Stage:
         self.feeds = [
             (self.simulator.users[feed // 2].id, kinds[feed % 2]) for feed in range(size.feeds)
         ]
+        self.story = Story(size.feeds, self._tell)
         urls = await self._redis_urls()
         for server in self.servers:
             self.fences.append(Fences(server.port))
@@ -224,7 +135,7 @@ class Stage:
             self.relays.append(Relay(number, self._settings(url), folder))
             self._life.push_async_callback(self.relays[-1].end)
         await asyncio.gather(*(relay.start(self._session) for relay in self.relays))
-        for look in (self._pump(), self._look(), self._look_at_roles()):
+        for look in (self.story.go_on(size.rate), self._look(), self._look_at_roles()):
             task = asyncio.ensure_future(look)
             self._life.push_async_callback(_end, task)
         await self._open_tabs()
@@ -290,7 +201,7 @@ class Stage:
             feed = number % size.feeds
             user, stream = self.feeds[feed]
             home = (number // size.feeds + feed) % size.replicas
-            self.tabs.append(Tab(Errand(feed, stream.path, keys[user]), ports, home))
+            self.tabs.append(Tab(Errand(feed, stream.path, {"x-api-key": keys[user]}), ports, home))
             if number % 20 == 19:
                 await asyncio.sleep(_PUMP_S)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
@@ -300,17 +211,8 @@ class Stage:
 
     # -- going on all along
 
-    async def _pump(self) -> None:
-        """Upstream says something on every feed, one after the other, so many times a second."""
-        size = self.size
-        begun_s, said = time.monotonic(), 0
-        while True:
-            await asyncio.sleep(_PUMP_S)
-            due = int((time.monotonic() - begun_s) * size.rate * size.feeds)
-            while said < due:
-                if self._pumping:
-                    self.simulator.emit(*self.feeds[said % size.feeds])
-                said += 1
+    def _tell(self, feed: int, payload: dict[str, object]) -> str:
+        return self.simulator.emit_event(*self.feeds[feed], "chaos", payload).id or ""
 
     async def _look(self) -> None:
         channels = [self.simulator._world.channel(user, stream) for user, stream in self.feeds]
@@ -379,26 +281,17 @@ class Stage:
 
     async def finished(self) -> None:
         """Upstream falls silent; every client gets what was said until then."""
-        self._pumping = False
-        tops = self._tops()
+        self.story.silent = True
 
         async def have_it() -> bool:
-            return all(
-                tab.diary.numbers and max(tab.diary.numbers[-50:]) >= tops[tab.diary.feed]
-                for tab in self.tabs
-            )
+            said = self.story.said
+            return all(tab.diary.newest >= len(said[tab.diary.feed]) for tab in self.tabs)
 
         with suppress(AssertionError):  # the judge says more about what is missing
             await self.wait_for(have_it, "the end of the story", 15.0)
 
-    def _tops(self) -> list[int]:
-        return [
-            int(self.simulator.log(user, stream)[-1].id.removeprefix("evt_"))
-            for user, stream in self.feeds
-        ]
-
     def judge(self) -> Judgement:
-        return judge([tab.diary for tab in self.tabs], self._tops())
+        return judge([tab.diary for tab in self.tabs], self.story.said)
 
     def without_upstream(self, since_s: float) -> Sequence[float]:
         """For how long feeds had no upstream, of those that lost theirs after a moment."""

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+from bench.chaos.road import Road
 from tests.e2e.clients import DESKTOPS, eventually
 from tests.e2e.conftest import *  # noqa: F403 - fixtures are found by their names
-from tests.replicas.road import Road
 
 
 @pytest.fixture

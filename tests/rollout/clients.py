@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.replicas.judge import Diary
-from tests.replicas.tabs import Errand
+from bench.chaos.crowd import Errand
+from bench.chaos.judge import Diary
 
 # A browser gives up a connection that brings no headers; here it would be a failure.
 _ANSWER_S = 15.0
@@ -41,6 +41,7 @@ class Walker:
         self.retry_ms = 3000  # EventSource's own
         self.chronicle = chronicle
         self._errand = errand
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in errand.headers.items())
         self._port = port
         self._ended_s = 0.0
         self._task = asyncio.ensure_future(self._run())
@@ -62,7 +63,7 @@ class Walker:
         cursor = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id else ""
         request = (
             f"GET {self._errand.path} HTTP/1.1\r\nHost: localhost\r\n"
-            f"Accept: text/event-stream\r\nx-api-key: {self._errand.key}\r\n{cursor}\r\n"
+            f"Accept: text/event-stream\r\n{self._headers}{cursor}\r\n"
         ).encode()
         _, reading = await asyncio.get_running_loop().create_connection(
             lambda: _Reading(self, request), "127.0.0.1", self._port
@@ -174,10 +175,9 @@ class _Reading(asyncio.Protocol):
             self.reason = json.loads(fields["data"])["payload"]["reason"]
             walker.chronicle.strays += bool(walker.last_id) and event_id != walker.last_id
         elif kind == "relay.gap":
-            walker.diary.gaps.append(fields["data"])
+            walker.diary.gap(json.loads(fields["data"])["payload"]["cause"])
         elif kind == "relay.refused":
             walker.chronicle.refusals[json.loads(fields["data"])["payload"]["code"]] += 1
         else:
-            walker.diary.numbers.append(int(event_id.removeprefix("evt_")))
-            walker.diary.times_s.append(time.monotonic())
+            walker.diary.note(int(event_id.removeprefix("evt_")), time.time())
         walker.last_id = event_id

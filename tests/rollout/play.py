@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Self
 
 import aiohttp
+from bench.chaos.crowd import Errand
+from bench.chaos.judge import Judgement, judge
+from bench.chaos.processes import Relay
 from tests.broker.programs import VALKEY, Program
 from tests.ingress.fronts import NGINX, Front
-from tests.replicas.judge import Judgement, judge
-from tests.replicas.stage import Relay
-from tests.replicas.tabs import Errand
 from tests.rollout.clients import Chronicle, Walker
 
 from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
@@ -130,6 +130,7 @@ class Cluster:
         self.size = size
         self.chronicle = Chronicle()
         self.walkers: list[Walker] = []
+        self.said: list[list[float]] = [[] for _ in range(size.feeds)]  # when, of each feed
         self.pods: list[Pod] = []
         self.began_s = 0.0
         self._relays: list[Relay] = []
@@ -201,7 +202,7 @@ class Cluster:
         for number in range(self.size.clients):
             feed = number % self.size.feeds
             user, stream = self.feeds[feed]
-            errand = Errand(feed, stream.path, user.key)
+            errand = Errand(feed, stream.path, {"x-api-key": user.key})
             self.walkers.append(Walker(errand, self.front.port, self.chronicle))
             await asyncio.sleep(1 / _OPEN_PER_S)
         self._life.push_async_callback(self._close_clients)
@@ -220,6 +221,7 @@ class Cluster:
             await asyncio.sleep(_PUMP_S)
             for _ in range(int((time.monotonic() - begun_s) * size.rate * size.feeds) - said):
                 user, stream = self.feeds[said % size.feeds]
+                self.said[said % size.feeds].append(time.time())
                 self.simulator.emit(user.id, stream)
                 said += 1
         await asyncio.Event().wait()
@@ -269,20 +271,12 @@ class Cluster:
         await self.until(lambda: all(one.open for one in self.walkers), "all stream again")
         self._pumping = False
         await asyncio.sleep(2 * _PUMP_S)
-        tops = self.tops()
 
         def have_it() -> bool:
-            return all(one.diary.numbers[-1] >= tops[one.diary.feed] for one in self.walkers)
+            return all(one.diary.newest >= len(self.said[one.diary.feed]) for one in self.walkers)
 
         with suppress(AssertionError):  # the judge says more about what is missing
             await self.until(have_it, "the end of the story")
-
-    def tops(self) -> list[int]:
-        """The newest number of each feed."""
-        return [
-            int(self.simulator.log(user.id, stream)[-1].id.removeprefix("evt_"))
-            for user, stream in self.feeds
-        ]
 
     async def until(self, true: Callable[[], bool], said: str) -> None:
         try:
@@ -303,7 +297,7 @@ async def play(size: Size) -> Outcome:
         diaries = [one.diary for one in cluster.walkers]
         return Outcome(
             size=size,
-            judgement=judge(diaries, cluster.tops()),
+            judgement=judge(diaries, cluster.said),
             chronicle=cluster.chronicle,
             pods=tuple(cluster.pods),
             began_s=cluster.began_s,

@@ -277,6 +277,8 @@ class Owner:
             self._cursor_doubted = not self._cursor_rejected
             if self._cursor_rejected:
                 return True
+        elif self._cursor_rejected and problem in _REFUSED_AS_WELL:
+            self._cursor_rejected = False  # so the cursor was not the reason
         refusal = _REFUSALS.get(problem, _UNAVAILABLE)
         if problem is SourceProblem.ENDED:
             feed.end_all(CloseReason.UPSTREAM_ENDED)
@@ -318,6 +320,8 @@ _FORBIDDEN = (
     RefusalCode.FORBIDDEN,
     "The API does not let this credential read this stream.",
 )
+# What an upstream that is there says to a request without a cursor.
+_REFUSED_AS_WELL = (SourceProblem.CURSOR_REJECTED, SourceProblem.UNUSABLE)
 _REFUSALS = {
     SourceProblem.ENDED: (RefusalCode.UPSTREAM_ENDED, "The API has ended this stream."),
     SourceProblem.UNUSABLE: (

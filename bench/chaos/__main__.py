@@ -1,0 +1,134 @@
+"""The chaos kit: what an SSE relay loses, repeats or reorders when things break.
+
+Without arguments a short run of fixed seed on this relay, as `make test` has it; with --minutes a
+long one, which writes bench/results/chaos.json and docs/reliability.md.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from bench.chaos import foreign, plan, record, runner
+from bench.chaos.foreign import Deployment, ForeignStage
+from bench.chaos.long import run_long
+from bench.chaos.peers import run_peers
+from bench.chaos.report import write_document
+from bench.chaos.stage import LARGE, SMALL, Setting, Stage
+from bench.machine import BenchError
+
+# So many random schedules of a short run on each stage; on two busy cores it takes half a minute.
+_SHORT = 2
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
+    parser.add_argument("scenario", nargs="*", help="play these, each alone; `all` for every one")
+    parser.add_argument("--list", action="store_true", help="name the scenarios, and play none")
+    parser.add_argument("--seed", type=int, default=37, help="replays a run")
+    parser.add_argument("--minutes", type=float, help="a long run, results and document")
+    parser.add_argument("--large", action="store_true", help="1000 clients on 200 feeds")
+    parser.add_argument("--peers", action="store_true", help="the peers' table, and the document")
+    parser.add_argument("--report", action="store_true", help="only write the document again")
+    parser.add_argument("--url", help="a stream of a deployment of yours, whose relay reads ours")
+    parser.add_argument(
+        "--header", action="append", default=[], help="with --url: 'name: value' that clients send"
+    )
+    parser.add_argument("--query", default="", help="with --url: key=value for EventSource")
+    parser.add_argument("--upstream-host", default="127.0.0.1", help="with --url: where we listen")
+    parser.add_argument("--upstream-port", type=int, default=0)
+    parser.add_argument("--to", type=Path, default=record.LONG, help="results of a long run")
+    asked = parser.parse_args()
+    known = plan.scenarios()
+    unknown = set(asked.scenario) - set(known) - {"all"}
+    if unknown:
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; --list names them")
+    return asked
+
+
+async def _play(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> bool:
+    good = True
+    async for outcome in runner.run_alone(scenarios, LARGE if asked.large else SMALL, asked.seed):
+        print(outcome, flush=True)
+        good &= outcome.good
+    return good
+
+
+async def _play_foreign(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> bool:
+    """One after the other, each on what the one before has left."""
+    headers = dict(line.split(": ", 1) for line in asked.header)
+    where = Deployment(asked.url, headers, asked.query, asked.upstream_host, asked.upstream_port)
+    good = True
+    async with ForeignStage(where, asked.seed) as stage:
+        await stage.opened()
+        for one in scenarios:
+            episode = plan.alone(one, random.Random(f"{asked.seed}:{one.name}"), 1)
+            outcome = await runner.played(stage, episode, "yours")
+            print(outcome, flush=True)
+            good &= outcome.good
+    return good
+
+
+async def _short(known: dict[str, plan.Scenario], seed: int) -> bool:
+    """A few random schedules on either stage."""
+    good = True
+    for on, replicas in plan.STAGES.items():
+        stage_seed = random.Random(f"{seed}:{on}").randrange(1 << 30)
+        async with Stage(SMALL, Setting(replicas), stage_seed) as stage:
+            await stage.opened()
+            played = 0
+            async for outcome in runner.run_mixed(
+                list(known.values()), stage, on, str(seed), time.monotonic() + 60
+            ):
+                print(outcome, flush=True)
+                good &= outcome.good
+                played += 1
+                if played == _SHORT:
+                    break
+    return good
+
+
+def main() -> int:
+    """The command: exit code 0 if all was as promised."""
+    asked = _arguments()
+    known = plan.scenarios()
+    # Ended by whatever, it takes what it started with it.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    if asked.list:
+        print("\n".join(f"{one.name:26} {one.fault}" for one in known.values()))
+        return 0
+    if asked.report:
+        write_document()
+        return 0
+    try:
+        if asked.minutes is not None:
+            good = uvloop.run(run_long(known, asked.minutes, asked.seed, asked.to))
+            if asked.to == record.LONG:
+                write_document()
+        elif asked.peers:
+            record.save(record.PEERS, uvloop.run(run_peers(known, asked.seed)))
+            write_document()
+            good = True
+        elif asked.url:
+            names = asked.scenario or known
+            chosen = [known[name] for name in names if foreign.reaches(known[name])]
+            good = uvloop.run(_play_foreign(chosen, asked))
+        elif asked.scenario:
+            names = known if "all" in asked.scenario else asked.scenario
+            good = uvloop.run(_play([known[name] for name in names], asked))
+        else:
+            good = uvloop.run(_short(known, asked.seed))
+    except BenchError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 1
+    print("as promised" if good else "NOT as promised")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""What can be done to a stage: one function for each `actor verb` of the scenarios' steps.
+
+Each bears being done twice, or to what isn't there: random schedules don't look.
+"""
+
+import asyncio
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from bench.chaos.plan import Episode, Step
+from bench.chaos.processes import Relay, Valkey
+from bench.chaos.road import Road
+from bench.chaos.stage import Stage
+
+Act = Callable[..., Awaitable[None] | None]
+_SPARE_DESCRIPTORS = 3
+
+
+async def play(stage: Stage, episode: Episode) -> None:
+    """Every step at its time."""
+    clock = asyncio.get_running_loop().time
+    begun_s = clock()
+    pending: list[asyncio.Task[None]] = []
+    for step in episode.steps:
+        await asyncio.sleep(max(0.0, begun_s + step.at_s - clock()))
+        # Its own task: a relay that takes its time to end holds up no other step.
+        pending.append(asyncio.ensure_future(_do(stage, step)))
+    await asyncio.gather(*pending)
+
+
+async def _do(stage: Stage, step: Step) -> None:
+    done = ACTS[step.actor, step.verb](stage, *step.arguments)
+    if done is not None:
+        await done
+
+
+# -- the API
+
+
+def _fault(stage: Stage, text: str) -> None:
+    stage.upstream.fault(text)
+
+
+def _open(stage: Stage, text: str) -> None:
+    stage.upstream.fault(text, while_open=True)
+
+
+def _clear(stage: Stage) -> None:
+    stage.upstream.clear_faults()
+
+
+async def _down(stage: Stage) -> None:
+    await stage.upstream.stop()
+
+
+async def _up(stage: Stage) -> None:
+    if not stage.upstream_is_up:
+        await stage.upstream.start("127.0.0.1", stage.upstream_port)
+
+
+async def _restart_upstream(stage: Stage, how: str = "") -> None:
+    if stage.upstream_is_up:
+        await stage.upstream.restart(amnesia=how == "amnesia", renumber=how == "renumber")
+
+
+def _burst(stage: Stage, count: str, pad_bytes: str, feeds: str) -> None:
+    """On the first so many feeds; 0: on all."""
+    for feed in range(int(feeds) or stage.size.feeds):
+        for _ in range(int(count)):
+            stage.story.say(feed % stage.size.feeds, int(pad_bytes))
+
+
+# -- roads
+
+
+def _road_verbs(roads: Callable[[Stage], list[Road]]) -> dict[str, Act]:
+    def plain(verb: str) -> Act:
+        def act(stage: Stage, which: str = "") -> None:
+            for road in _chosen(roads(stage), which):
+                getattr(road, verb)()
+
+        return act
+
+    def with_number(attribute: str) -> Act:
+        def act(stage: Stage, number: str) -> None:
+            for road in roads(stage):
+                setattr(road, attribute, type(getattr(road, attribute))(float(number)))
+
+        return act
+
+    async def accept(stage: Stage) -> None:
+        for road in roads(stage):
+            await road.start()
+
+    verbs = ("part", "heal", "reset", "lose", "half_open", "cut", "refuse")
+    return {
+        **{verb.replace("_", "-"): plain(verb) for verb in verbs},
+        "delay": with_number("delay_s"),
+        "pieces": with_number("piece_bytes"),
+        "slow": with_number("bytes_per_s"),
+        "accept": accept,
+    }
+
+
+def _chosen(roads: list[Road], which: str) -> list[Road]:
+    return roads[int(which) % len(roads) :][:1] if which and roads else roads
+
+
+def _client_roads(stage: Stage) -> list[Road]:
+    return stage.fronts + stage.reader_roads
+
+
+def _freeze(stage: Stage, one_in: str) -> None:
+    for tab in stage.some_tabs(int(one_in)):
+        tab.freeze()
+
+
+def _thaw(stage: Stage) -> None:
+    for tab in stage.tabs:
+        tab.thaw()
+
+
+# -- relays
+
+
+def _relay(stage: Stage, number: str) -> Relay:
+    return stage.relays[int(number) % len(stage.relays)]
+
+
+def _signal_relay(number: signal.Signals) -> Act:
+    return lambda stage, which: _relay(stage, which).signal(number)
+
+
+async def _start_relay(stage: Stage, number: str) -> None:
+    relay = _relay(stage, number)
+    if relay.alive and relay.ending:
+        await relay.exit()
+    if not relay.alive:
+        await relay.start(stage.session)
+
+
+async def _restart_relay(stage: Stage, number: str) -> None:
+    relay = _relay(stage, number)
+    relay.signal(signal.SIGTERM)
+    await relay.exit()
+    await relay.start(stage.session)
+
+
+def _descriptors(stage: Stage, number: str, spare: str) -> None:
+    relay = _relay(stage, number)
+    if relay.alive:
+        relay.limit(resource.RLIMIT_NOFILE, relay.descriptors + int(spare))
+
+
+def _memory(stage: Stage, number: str, spare_mib: str) -> None:
+    relay = _relay(stage, number)
+    if relay.alive:
+        relay.limit(resource.RLIMIT_AS, relay.address_bytes + (int(spare_mib) << 20))
+
+
+def _free(stage: Stage, number: str) -> None:
+    _relay(stage, number).free()
+
+
+# -- Redis
+
+
+def _redis(act: Callable[[Valkey], Awaitable[None] | None]) -> Act:
+    return lambda stage: act(stage.redis) if stage.redis is not None else None
+
+
+def _ask(*command: str) -> Act:
+    async def act(server: Valkey) -> None:
+        def ask() -> None:
+            with Redis("127.0.0.1", server.port, socket_timeout=5.0) as client:
+                client.execute_command(*command)
+
+        if server.alive and not server.stopped:
+            with suppress(RedisError):  # stopped or killed meanwhile
+                await asyncio.to_thread(ask)
+
+    return _redis(act)
+
+
+async def _start_redis(server: Valkey) -> None:
+    server.signal(signal.SIGCONT)
+    if not server.alive:
+        await server.start()
+
+
+async def _kill_redis(server: Valkey) -> None:
+    await server.end()
+
+
+async def make_good(stage: Stage) -> None:
+    """Undo whatever is still done, and wait until every client streams."""
+    await _up(stage)
+    _clear(stage)
+    for road in (stage.road, *_client_roads(stage), *stage.redis_roads):
+        road.heal()
+        await road.start()
+    _thaw(stage)
+    if stage.certificate is not None:
+        stage.certificate.renew()
+    if stage.redis is not None:
+        await _start_redis(stage.redis)
+        await ACTS["redis", "roomy"](stage)
+    _clock(stage, "0")
+    ACTS["dns", "back"](stage)
+    for number, relay in enumerate(stage.relays):
+        relay.free()
+        relay.signal(signal.SIGCONT)
+        await _start_relay(stage, str(number))
+    await stage.wait_for(lambda: all(tab.open for tab in stage.tabs), "every client streams")
+
+
+# -- the machine
+
+
+def _clock(stage: Stage, ahead_s: str) -> None:
+    for world in stage.worlds:
+        world.clock(float(ahead_s))
+
+
+def _relay_clock(stage: Stage, number: str, ahead_s: str) -> None:
+    stage.worlds[int(number) % len(stage.worlds)].clock(float(ahead_s))
+
+
+def _names(*, gone: bool) -> Act:
+    def act(stage: Stage) -> None:
+        for world in stage.worlds:
+            world.names(gone=gone)
+
+    return act
+
+
+def _certificate(verb: str) -> Act:
+    def act(stage: Stage) -> None:
+        assert stage.certificate is not None, "a scenario with certificates says `tls = true`"
+        getattr(stage.certificate, verb)()
+
+    return act
+
+
+ACTS: dict[tuple[str, str], Act] = {
+    ("upstream", "fault"): _fault,
+    ("upstream", "open"): _open,
+    ("upstream", "clear"): _clear,
+    ("upstream", "down"): _down,
+    ("upstream", "up"): _up,
+    ("upstream", "restart"): _restart_upstream,
+    ("upstream", "burst"): _burst,
+    **{("road", k): v for k, v in _road_verbs(lambda stage: [stage.road]).items()},
+    **{("clients", k): v for k, v in _road_verbs(_client_roads).items()},
+    # No real client gives up a connection on which nothing comes, so those are spared.
+    ("clients", "lose"): lambda stage: [road.lose() for road in stage.fronts] and None,
+    **{("redis-road", k): v for k, v in _road_verbs(lambda stage: stage.redis_roads).items()},
+    ("clients", "freeze"): _freeze,
+    ("clients", "thaw"): _thaw,
+    ("relay", "kill"): _signal_relay(signal.SIGKILL),
+    ("relay", "term"): _signal_relay(signal.SIGTERM),
+    ("relay", "stop"): _signal_relay(signal.SIGSTOP),
+    ("relay", "cont"): _signal_relay(signal.SIGCONT),
+    ("relay", "start"): _start_relay,
+    ("relay", "restart"): _restart_relay,
+    ("relay", "descriptors"): _descriptors,
+    ("relay", "memory"): _memory,
+    ("relay", "free"): _free,
+    ("relay", "clock"): _relay_clock,
+    ("redis", "kill"): _redis(_kill_redis),
+    ("redis", "start"): _redis(_start_redis),
+    ("redis", "pause"): _redis(lambda server: server.signal(signal.SIGSTOP)),
+    ("redis", "resume"): _redis(lambda server: server.signal(signal.SIGCONT)),
+    ("redis", "flush"): _ask("FLUSHALL"),
+    ("redis", "full"): _ask("CONFIG", "SET", "maxmemory", "1"),
+    ("redis", "roomy"): _ask("CONFIG", "SET", "maxmemory", "0"),
+    ("clock", "set"): _clock,
+    ("dns", "gone"): _names(gone=True),
+    ("dns", "back"): _names(gone=False),
+    ("certificate", "expire"): _certificate("expire"),
+    ("certificate", "renew"): _certificate("renew"),
+}

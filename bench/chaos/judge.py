@@ -1,0 +1,248 @@
+"""What became of every event: each client's diary held against what upstream has said.
+
+Upstream numbers its events without holes and says the number in the data, so a diary is a row of
+numbers, whatever ids a relay gives. What is missing is lost, unless the client was told of a gap
+just there, or had itself come back without a cursor, with one of an event that it never handed out,
+or not at all: what a library can't do is no relay's fault.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+# Clients in browsers note whole milliseconds, rounded down.
+_ROUNDING_S = 0.002
+_EXAMPLES = 5
+
+
+@dataclass(slots=True)
+class Diary:
+    """What one client has got, in order: numbers and when (seconds since the epoch), over all its
+    connections; and which gaps it was told, each with how many numbers stood here before it.
+
+    `since` is the number that it had before this diary began; -1: it begins wherever it came in.
+    `claims` is when it came back and the number that its cursor names, 0 for no cursor; `gone`:
+    it has given up, and nobody will see it again. `trail` is for whoever has to find out why: how
+    many numbers stood here when it came back, to which port, with which cursor.
+    """
+
+    feed: int
+    name: str = "tab"
+    since: int = -1
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    times_s: "array[float]" = field(default_factory=lambda: array("d"))
+    gaps: list[tuple[int, str]] = field(default_factory=list)
+    connections: int = 0
+    claims: list[tuple[float, int]] = field(default_factory=list)
+    trail: list[tuple[int, int, str]] = field(default_factory=list)
+    gone: bool = False
+    refusals: list[int] = field(default_factory=list)  # statuses other than 200
+
+    def note(self, number: int, at_s: float) -> None:
+        """It got an event."""
+        self.numbers.append(number)
+        self.times_s.append(at_s)
+
+    def gap(self, cause: str) -> None:
+        """It was told of one."""
+        self.gaps.append((len(self.numbers), cause))
+
+    @property
+    def newest(self) -> int:
+        """The highest number of late: a wrong order spans no fifty events."""
+        return max(self.numbers[-50:], default=self.since)
+
+    def turn_page(self) -> None:
+        """Begin anew from here, so that a long run needs no more memory than a short one."""
+        self.since = max(max(self.numbers, default=-1), self.since)
+        self.numbers, self.times_s = array("q"), array("d", self.times_s[-1:])
+        self.gaps, self.claims, self.refusals, self.trail = [], [], [], []
+        self.connections = 0
+
+    @property
+    def longest_silence_s(self) -> float:
+        """Between two events; `turn_page` keeps the last time, so none is forgotten."""
+        return max((later - sooner for sooner, later in pairwise(self.times_s)), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The sum over all clients. `told` is missing with a word of it; `own` by the client's own
+    doing; `trusted` where upstream had to be believed: one event after a gap there is one id to ask
+    for, and nothing that must come back to prove the answer. `again` came a second time after a gap
+    that said so: from there on nothing is known of what came before.
+    """
+
+    clients: int
+    deliveries: int
+    connections: int
+    lost: int
+    told: int
+    own: int
+    trusted: int
+    again: int
+    repeated: int
+    reordered: int
+    gaps: int
+    causes: dict[str, int]  # of the gaps
+    longest_silence_s: float
+    median_silence_s: float  # of the clients' longest
+    delays_s: tuple[float, float, float]  # median, 99 of 100, the longest
+    examples: tuple[str, ...]  # of what is wrong, for whoever has to find out why
+    notes: tuple[str, ...]  # of what is missing and told
+
+    @property
+    def clean(self) -> bool:
+        """Nothing was lost without a word, repeated or reordered."""
+        return not (self.lost or self.repeated or self.reordered)
+
+
+@dataclass(slots=True)
+class _Sum:
+    lost: int = 0
+    told: int = 0
+    own: int = 0
+    trusted: int = 0
+    again: int = 0
+    repeated: int = 0
+    reordered: int = 0
+    examples: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, one: "_Sum") -> None:
+        for what in ("lost", "told", "own", "trusted", "again", "repeated", "reordered"):
+            setattr(self, what, getattr(self, what) + getattr(one, what))
+        self.examples += [f"{name}: {each}" for each in one.examples[:1]]
+        self.notes += [f"{name}: {each}" for each in one.notes[:1]]
+
+
+def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgement:
+    """`said` is when each event of each feed was said: number 1 first. By now every client should
+    have them all.
+    """
+    total = _Sum()
+    delays_s: list[float] = []
+    for at, diary in enumerate(diaries):
+        total.add(f"{diary.name} {at}, feed {diary.feed}", _judge_one(diary, len(said[diary.feed])))
+        delays_s += _delays_s(diary, said[diary.feed])
+    delays_s.sort()
+    silences_s = [diary.longest_silence_s for diary in diaries]
+    return Judgement(
+        clients=len(diaries),
+        deliveries=sum(len(diary.numbers) for diary in diaries),
+        connections=sum(diary.connections for diary in diaries),
+        lost=total.lost,
+        told=total.told,
+        own=total.own,
+        trusted=total.trusted,
+        again=total.again,
+        repeated=total.repeated,
+        reordered=total.reordered,
+        gaps=sum(len(diary.gaps) for diary in diaries),
+        causes=dict(Counter(cause for diary in diaries for _, cause in diary.gaps)),
+        longest_silence_s=max(silences_s, default=0.0),
+        median_silence_s=median(silences_s) if silences_s else 0.0,
+        delays_s=(share(delays_s, 0.5), share(delays_s, 0.99), share(delays_s, 1.0)),
+        examples=tuple(total.examples[:_EXAMPLES]),
+        notes=tuple(total.notes[:_EXAMPLES]),
+    )
+
+
+def judge_one(diary: Diary, top: int) -> dict[str, int]:
+    """The same for one client alone, by what was wrong."""
+    found = _judge_one(diary, top)
+    wrong = {name: getattr(found, name) for name in ("lost", "own", "repeated", "reordered")}
+    return wrong | {"deliveries": len(diary.numbers), "connections": diary.connections}
+
+
+def share(ordered: Sequence[float], part: float) -> float:
+    """The value that such a part of them doesn't exceed; 0 of none."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+
+
+def _delays_s(diary: Diary, said: Sequence[float]) -> list[float]:
+    times_s = diary.times_s[len(diary.times_s) - len(diary.numbers) :]
+    return [
+        at_s - said[number - 1]
+        for number, at_s in zip(diary.numbers, times_s, strict=True)
+        if 0 < number <= len(said)
+    ]
+
+
+def _judge_one(diary: Diary, top: int) -> _Sum:
+    """From where it came in, or from `since`, it should have every number to `top`."""
+    found, seen, newest = _Sum(), set[int](), diary.since
+    holes: list[tuple[int, int, int]] = []  # first, last, place in the diary
+    told = {place for place, _ in diary.gaps}
+    retold = -1  # after a gap what came before may come again, in order; this did last
+    for place, number in enumerate(diary.numbers):
+        known = number in seen or number <= diary.since
+        if 0 <= number <= newest and (place in told or number == retold + 1 > 0):
+            found.again += 1
+            retold = number
+        elif known:
+            found.repeated += 1
+            found.examples.append(f"{number} again {_context(diary, place)}")
+        elif newest > number >= 0:
+            found.reordered += 1
+            found.examples.append(f"{number} {_context(diary, place)}")
+        elif number > newest + 1 and newest >= 0:
+            holes.append((newest + 1, number - 1, place))
+        seen.add(number)
+        newest = max(newest, number)
+    if newest < top:
+        holes.append((newest + 1 if newest >= 0 else top, top, len(diary.numbers)))
+    for hole in holes:
+        _judge_hole(diary, seen, hole, found)
+    return found
+
+
+def _context(diary: Diary, place: int) -> str:
+    """What a client had at a place of its diary, and how it had come there."""
+    had = diary.numbers[max(0, place - 3) : place].tolist()
+    gaps = [(diary.numbers[at - 1] if at else diary.since, why) for at, why in diary.gaps]
+    came = [
+        (diary.numbers[at - 1] if at else diary.since, port, cursor[-6:])
+        for at, port, cursor in diary.trail
+    ]
+    return f"after {had}; gaps after {gaps}; came back after {came}"
+
+
+def _judge_hole(diary: Diary, seen: set[int], hole: tuple[int, int, int], found: _Sum) -> None:
+    """Whose doing it is that some numbers, which should stand at a place, are nowhere."""
+    first, last, place = hole
+    told = {at for at, _ in diary.gaps}
+    missing = [number for number in range(first, last + 1) if number not in seen]
+    own = sum(number <= _excused(diary, place) for number in missing)
+    if place in told:
+        found.told += len(missing)
+        found.notes.append(f"{first} to {last} missing and told, {_context(diary, place)}")
+        return
+    found.own += own
+    if place - 1 in told:
+        found.trusted += len(missing) - own
+    elif len(missing) > own:
+        found.lost += len(missing) - own
+        found.examples.append(
+            f"{first} to {last} missing, {len(missing)} in all, {_context(diary, place)}"
+        )
+
+
+def _excused(diary: Diary, place: int) -> float:
+    """Up to which number the client itself has passed over what is missing at this place."""
+    if diary.gone and place == len(diary.numbers):
+        return float("inf")
+    if not place and diary.since < 0:
+        return 0  # it had nothing yet that a cursor could name
+    times_s = diary.times_s[len(diary.times_s) - len(diary.numbers) :]
+    sooner_s = times_s[place - 1] if place else 0.0
+    later_s = times_s[place] if place < len(times_s) else float("inf")
+    between = [
+        number or float("inf")
+        for at_s, number in diary.claims
+        if sooner_s - _ROUNDING_S <= at_s <= later_s + _ROUNDING_S
+    ]
+    return max(between, default=0)

@@ -1,0 +1,148 @@
+"""Python's libraries, and curl, as their documentation has them: `python.py LIBRARY URL HEADERS`.
+
+None of them comes back by itself; each is in a loop that names the last id, as a script would have
+it. One line for each event: JSON with kind, number or cause, and milliseconds since the epoch.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+_RETRY_S = 0.2
+# No silence is this long: the relay's heartbeat comes sooner.
+_SILENCE_S = 5
+
+
+class Notes:
+    """What the application hears, and where it would go on."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.last_id = ""
+        self._headers = headers
+
+    @property
+    def headers(self) -> dict[str, str]:
+        cursor = {"Last-Event-ID": self.last_id} if self.last_id else {}
+        return {"Accept": "text/event-stream"} | self._headers | cursor
+
+    def take(self, event_id: str | None, kind: str | None, data: str) -> None:
+        if event_id:
+            self.last_id = event_id
+        line: dict[str, object] = {"kind": kind or "message", "t": time.time_ns() // 1_000_000}
+        with suppress(ValueError, KeyError, TypeError):
+            payload = json.loads(data)
+            payload = payload.get("payload", payload)
+            line |= {"n": payload["n"]} if "n" in payload else {"cause": payload["cause"]}
+        print(json.dumps(line), flush=True)
+
+
+class Lines:
+    """For clients that hand out lines: the naive reader that most scripts have."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._fields: dict[str, str] = {}
+
+    def take(self, line: str) -> None:
+        if line:
+            name, _, value = line.partition(": ")
+            if name in {"id", "event", "data"}:
+                self._fields[name] = value
+            return
+        fields, self._fields = self._fields, {}
+        if "data" in fields:
+            self._notes.take(fields.get("id"), fields.get("event"), fields["data"])
+
+
+def use_requests(url: str, notes: Notes) -> None:
+    import requests
+
+    lines = Lines(notes)
+    with requests.get(url, headers=notes.headers, stream=True, timeout=_SILENCE_S) as response:
+        response.raise_for_status()
+        # By lines as they come: the default waits for 512 bytes.
+        for line in response.iter_lines(chunk_size=1, decode_unicode=False):
+            lines.take(line.decode())
+
+
+def use_sseclient(url: str, notes: Notes) -> None:
+    import requests
+    import sseclient
+
+    with requests.get(url, headers=notes.headers, stream=True, timeout=_SILENCE_S) as response:
+        response.raise_for_status()
+        for event in sseclient.SSEClient(response).events():
+            notes.take(event.id, event.event, event.data)
+
+
+def use_httpx_sse(url: str, notes: Notes) -> None:
+    import httpx
+    import httpx_sse
+
+    with (
+        httpx.Client(timeout=_SILENCE_S) as client,
+        httpx_sse.connect_sse(client, "GET", url, headers=notes.headers) as source,
+    ):
+        source.response.raise_for_status()
+        for event in source.iter_sse():
+            notes.take(event.id, event.event, event.data)
+
+
+def use_aiohttp(url: str, notes: Notes) -> None:
+    import aiohttp
+
+    async def read() -> None:
+        lines = Lines(notes)
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=_SILENCE_S)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+            session.get(url, headers=notes.headers) as response,
+        ):
+            async for line in response.content:
+                lines.take(line.decode().rstrip("\r\n"))
+
+    asyncio.run(read())
+
+
+def use_curl(url: str, notes: Notes) -> None:
+    lines = Lines(notes)
+    argv = ["curl", "-sN", "--fail", "--speed-limit", "1", "--speed-time", str(_SILENCE_S), url]
+    for name, value in notes.headers.items():
+        argv += ["-H", f"{name}: {value}"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as curl:
+        assert curl.stdout is not None
+        try:
+            for line in curl.stdout:
+                # What broke off has no line end; it is no line.
+                if line.endswith(b"\n"):
+                    lines.take(line.decode().rstrip("\r\n"))
+        finally:
+            curl.kill()
+
+
+LIBRARIES = {
+    "requests": use_requests,
+    "sseclient-py": use_sseclient,
+    "httpx-sse": use_httpx_sse,
+    "aiohttp": use_aiohttp,
+    "curl": use_curl,
+}
+
+
+def main(library: str, url: str, headers: str) -> None:
+    notes = Notes(json.loads(headers))
+    while True:
+        try:
+            LIBRARIES[library](url, notes)
+        except ImportError:
+            raise
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        time.sleep(_RETRY_S)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,246 @@
+"""docs/reliability.md, from the last long run and the peers' table, and from nothing else."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from bench.chaos import plan, record
+from bench.chaos.library import LIBRARIES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+_MIB = 1 << 20
+# Histories grow for as long as `replay.max_age` lets them: a long run is looked at from then on.
+_FILLING_MINUTES = 6
+
+_OPENING = """# Reliability
+
+How many events this relay loses, repeats or reorders when things break: measured, with real processes, real sockets and real
+clients. **Generated** by `make chaos MINUTES=…` from `bench/results`; edit nothing here.
+
+```console
+$ make chaos                         # short, always the same schedules; `make test` has it, too
+$ make chaos SCENARIO='cut amnesia'  # some, each alone; SCENARIO=all, or `python -m bench.chaos --list` for their names
+$ make chaos MINUTES=60 SEED=7       # a long run: writes this document
+$ make chaos-peers                   # the same faults on nchan, nginx and aiohttp-sse
+$ .venv/bin/python -m bench.chaos --url https://relay.example/api/desktops/stream --header 'x-api-key: …'    # on yours
+```
+
+**How.** An upstream numbers its events; every client writes down each number that it gets, and when. Roads between upstream and
+relay, relay and clients, relays and Redis delay, part, reset, half-open and cut anywhere. The judge holds every diary against what was
+said, from the first event that a client got. *Lost*: missing, and no `relay.gap` stands just there. *Told*: missing, and one does.
+A client's *own*: it came back without a cursor, with one of an event that it had not handed out, or not at all. A scenario whose
+upstream remembers what it said must have no gap either. Scenarios are short files in `bench/chaos/scenarios`; the seed replays every random choice.
+"""
+
+_PROMISES = """## What is promised
+
+| promise | what would break it here |
+| --- | --- |
+| No event is lost, repeated or out of order while a position is held; otherwise a `relay.gap` says so | lost, repeated or reordered not 0 |
+| A deploy loses nothing | the same, under SIGTERM and rolling restarts |
+| Upstream or Redis going away ends no healthy stream | connections that should not have ended (`tests/e2e`, `tests/replicas`) |
+| One slow client costs the others nothing | others' silence, while a third of the clients do not read |
+| Memory, descriptors and tasks stay | the table of the long run |
+
+## What is not promised
+
+* **A relay that has just started believes upstream.** It holds no history, so it can't prove that upstream honoured a cursor: if upstream forgets what
+  it said at the same time as the last relay that knew it ends, what fell between is missing without a word. The schedules never
+  combine the two.
+* **One event after a gap** there is one id to ask for, and nothing that must come back to prove the answer: an upstream that ignores cursors,
+  and cuts again before it has said two events, is believed once. Counted apart above.
+* **What upstream says twice comes twice**, and what upstream never said again is missing: with a gap.
+* **A client that does not name its place** gets what is new; see the clients' table for who does what.
+* Delay: a dead connection is found by silence (`upstream.idle_timeout`), a killed owner's lease runs out (`redis.lease_ttl`). Nothing is lost meanwhile, only late.
+"""
+
+
+def write_document() -> None:
+    """Write it anew."""
+    if not record.LONG.exists():
+        return
+    said = record.load(record.LONG)
+    lines = [_OPENING, *_summary(said), _PROMISES]
+    lines += [*_alone(said), *_mixed(said), *_flat(said), *_libraries(said)]
+    if record.PEERS.exists():
+        lines += _peers(record.load(record.PEERS))
+    DOCUMENT.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _sum(outcomes: Sequence[dict[str, Any]], what: str) -> int:
+    return sum(one["judgement"][what] for one in outcomes if one["judgement"])
+
+
+def _summary(said: dict[str, Any]) -> Iterator[str]:
+    alone, mixed = said["alone"], said["mixed"]
+    everything = alone + mixed
+    size = said["size"]
+    yield "## The last long run\n"
+    yield (
+        f"{said['minutes']:g} minutes of random faults with {size['tabs']} clients on {size['feeds']} feeds and one of each library, "
+        f"seed {said['seed']}, begun {said['started'][:10]} on {said['machine']['processor']} ({said['machine']['cores']} cores, shared with other work); "
+        f"then every scenario alone, with 40 clients. Commit {said['commit']}.\n"
+    )
+    yield "| | random schedules | scenarios alone |"
+    yield "| --- | --- | --- |"
+    yield f"| episodes | {len(mixed)} | {len(alone)} |"
+    for title, what in (
+        ("deliveries", "deliveries"),
+        ("connections of clients", "connections"),
+        ("**lost**", "lost"),
+        ("**repeated**", "repeated"),
+        ("**out of order**", "reordered"),
+        ("gaps told (one for each client that met it)", "gaps"),
+        ("missing where a gap said so", "told"),
+        ("missing one event after a gap, where upstream had to be believed", "trusted"),
+        ("again after a gap that said so", "again"),
+        ("missing by a client's own doing", "own"),
+    ):
+        yield f"| {title} | {_sum(mixed, what):,} | {_sum(alone, what):,} |"
+    bad = [one for one in everything if not one["good"]]
+    if bad:
+        yield "\n**Not as promised:**\n"
+        yield from (f"* {' + '.join(one['names'])} ({one['on']}): {_why(one)}" for one in bad)
+    yield ""
+
+
+def _why(outcome: dict[str, Any]) -> str:
+    if outcome["failed"]:
+        return outcome["failed"].splitlines()[0]
+    judged = outcome["judgement"]
+    return (
+        f"lost {judged['lost']}, repeated {judged['repeated']}, out of order {judged['reordered']}, "
+        f"gaps {judged['causes']}; {'; '.join(judged['examples'][:2])}"
+    )
+
+
+def _alone(said: dict[str, Any]) -> Iterator[str]:
+    by_name: dict[tuple[str, str], dict[str, Any]] = {
+        (one["names"][0], one["on"]): one for one in said["alone"]
+    }
+    yield "## Every fault alone\n"
+    yield "One relay, or three with Redis. Silence is the longest of any client between two events, of which there were five a second.\n"
+    yield "| fault | relays | lost | repeated | out of order | told | gaps | silence |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for scenario in plan.scenarios().values():
+        for on in scenario.on:
+            if (found := by_name.get((scenario.name, on))) and found["judgement"]:
+                judged = found["judgement"]
+                causes = ", ".join(sorted(judged["causes"])) or "0"
+                yield (
+                    f"| {scenario.fault} (`{scenario.name}`) | {plan.STAGES[on]} | {judged['lost']} | {judged['repeated']} "
+                    f"| {judged['reordered']} | {judged['told']} | {causes} | {judged['longest_silence_s']:.1f} s |"
+                )
+    yield ""
+
+
+def _mixed(said: dict[str, Any]) -> Iterator[str]:
+    played: Counter[str] = Counter()
+    hurt: Counter[str] = Counter()
+    for one in said["mixed"]:
+        for name in one["names"]:
+            played[name] += 1
+            hurt[name] += 0 if one["good"] else 1
+    known = plan.scenarios()
+    yield "## Several at once\n"
+    yield "How often each took part in a random schedule, alone or with one or two others, and in how many of those anything was not as promised.\n"
+    yield "| fault | times | not as promised |"
+    yield "| --- | --- | --- |"
+    for name, times in sorted(played.items(), key=lambda pair: (-pair[1], pair[0])):
+        yield f"| {known[name].fault if name in known else name} | {times} | {hurt[name]} |"
+    medians = [one["judgement"]["delays_s"] for one in said["mixed"] if one["judgement"]]
+    if medians:
+        yield (
+            f"\nDelay from upstream's word to a client's diary, faults included: median {1000 * mean(one[0] for one in medians):.0f} ms, "
+            f"99 of 100 within {mean(one[1] for one in medians):.1f} s (means over the episodes).\n"
+        )
+
+
+def _flat(said: dict[str, Any]) -> Iterator[str]:
+    lives: dict[tuple[str, str], list[tuple[float, dict[str, int]]]] = defaultdict(list)
+    for look in said["resources"]:
+        for relay, values in look["relays"].items():
+            lives[look["on"], relay].append((look["at_s"], values))
+    yield "## What the relays held\n"
+    yield "Looked at after each random schedule, when all is quiet again: the mean of the first and the last quarter of the looks, for each stage's process that lived longest. "
+    yield f"Histories fill for {_FILLING_MINUTES} minutes; a run of three times that is looked at from then on. Tasks go with the feeds that a relay owns.\n"
+    yield "| relays | minutes | resident memory | descriptors | tasks |"
+    yield "| --- | --- | --- | --- | --- |"
+    for on, replicas in plan.STAGES.items():
+        mine = [looks for (stage, _), looks in lives.items() if stage == on and len(looks) > 3]
+        if not mine:
+            continue
+        looks = max(mine, key=lambda one: one[-1][0] - one[0][0])
+        minutes = (looks[-1][0] - looks[0][0]) / 60
+        if minutes > 3 * _FILLING_MINUTES:
+            looks = [one for one in looks if one[0] - looks[0][0] > 60 * _FILLING_MINUTES]
+        memory = _ends([values["resident_bytes"] / _MIB for _, values in looks])
+        files = _ends([values["descriptors"] for _, values in looks])
+        tasks = _ends([values["tasks"] for _, values in looks])
+        yield (
+            f"| {replicas} | {minutes:.0f} | {memory[0]:.1f} → {memory[1]:.1f} MiB | {files[0]:.0f} → {files[1]:.0f} "
+            f"| {tasks[0]:.0f} → {tasks[1]:.0f} |"
+        )
+    yield ""
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    quarter = max(1, len(values) // 4)
+    return mean(values[:quarter]), mean(values[-quarter:])
+
+
+def _libraries(said: dict[str, Any]) -> Iterator[str]:
+    yield "## Real clients\n"
+    yield "One of each took part in everything. *Own*: what it missed by its own doing; *gave up*: it never asked again, and was started anew.\n"
+    yield "| client | comes back | deliveries | connections | lost | repeated | out of order | own | gave up |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for one in LIBRARIES:
+        if one.name in said["absent"]:
+            yield f"| {one.name} | {one.comes_back} | not here: {said['absent'][one.name]} | | | | | | |"
+        elif found := said["libraries"].get(one.name):
+            yield (
+                f"| {one.name} | {one.comes_back} | {found['deliveries']} | {found['connections']} | {found['lost']} "
+                f"| {found['repeated']} | {found['reordered']} | {found['own']} | {found['gave_up']} |"
+            )
+    yield """
+* **undici**'s `EventSource` stays silent for ever once a connection has broken rather than ended: it neither comes back nor says so. Watch for silence beside it.
+* **fetch-event-source** takes an id as soon as its line is there, before the event: cut in between, it comes back after an event that it never handed out.
+* **requests**, **curl** and **aiohttp** have no parser: the loop here reads lines, and takes an event at its blank line only.
+* A connection that carries nothing, and of which nobody says so, is found by none of them without a time-out; the loops in Python have one.
+"""
+
+
+def _peers(said: dict[str, Any]) -> Iterator[str]:
+    yield "## Peers\n"
+    yield (
+        f"The same kit, clients and judge on others, as far as a fault can be done to them; {said['started'][:10]}, seed {said['seed']}, {said['size']['tabs']} clients. "
+        "Lost / repeated / out of order over all clients; after the bar the longest silence. Where a relay said that something is missing, it counts as told; no peer does.\n"
+    )
+    names = list(said["peers"])
+    faults = list(dict.fromkeys(one["names"][0] for name in names for one in said["peers"][name]))
+    known = plan.scenarios()
+    yield f"| fault | {' | '.join(names)} |"
+    yield f"| --- |{' --- |' * len(names)}"
+    for fault in faults:
+        cells = []
+        for name in names:
+            found = next((one for one in said["peers"][name] if one["names"][0] == fault), None)
+            cells.append(_cell(found))
+        yield f"| {known[fault].fault if fault in known else fault} | {' | '.join(cells)} |"
+    yield ""
+    yield from (f"* **{name}**: {about}" for name, about in said["about"].items())
+    yield from (f"* {name} is not in the table: {why}" for name, why in said["absent"].items())
+
+
+def _cell(outcome: dict[str, Any] | None) -> str:
+    if outcome is None:
+        return "–"
+    judged = outcome["judgement"]
+    if judged is None:
+        return "did not recover"
+    text = f"{judged['lost']} / {judged['repeated']} / {judged['reordered']}"
+    told = f", {judged['told']} told" if judged["told"] else ""
+    failed = " (did not recover)" if outcome["failed"] else ""
+    return f"{text}{told} \\| {judged['longest_silence_s']:.1f} s{failed}"

@@ -1,0 +1,258 @@
+"""The chaos kit: its parts, a short run of it on the relay, and that it sees what others lose."""
+
+import asyncio
+import random
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from bench.chaos import plan
+from bench.chaos.acts import ACTS
+from bench.chaos.crowd import Parser
+from bench.chaos.foreign import Deployment, ForeignStage, reaches
+from bench.chaos.peers import PeerStage
+from bench.chaos.plan import STAGES, alone, mixed, scenarios
+from bench.chaos.processes import Relay
+from bench.chaos.road import Road
+from bench.chaos.runner import played
+from bench.chaos.story import Story
+from bench.programs import free_port
+
+from lebureau_relay.simulator import Simulator, SimulatorOptions
+
+ROOT = Path(__file__).parents[2]
+KNOWN = scenarios()
+OPENED: list[asyncio.StreamWriter] = []  # by `travel`, until the test is over
+
+
+# -- schedules
+
+
+def test_every_step_of_every_scenario_can_be_played():
+    for scenario in KNOWN.values():
+        for step in alone(scenario, random.Random(0), 3).steps:
+            assert (step.actor, step.verb) in ACTS, f"{scenario.name}: {step}"
+
+
+def test_a_seed_replays_a_schedule():
+    def schedule(seed: str) -> list[plan.Episode]:
+        dice = random.Random(seed)
+        return [mixed(list(KNOWN.values()), dice, "three") for _ in range(20)]
+
+    assert schedule("a") == schedule("a")
+    assert schedule("a") != schedule("b")
+
+
+@pytest.mark.parametrize("on", STAGES)
+def test_random_schedules_combine_nothing_that_nobody_promises(on):
+    dice, names = random.Random(1), set()
+    for _ in range(500):
+        episode = mixed(list(KNOWN.values()), dice, on)
+        members = [KNOWN[name] for name in episode.names]
+        names.update(episode.names)
+        assert not (any(one.forgets for one in members) and any(one.cold for one in members))
+        assert episode.gaps == any(one.gaps for one in members)
+        assert [step.at_s for step in episode.steps] == sorted(step.at_s for step in episode.steps)
+    fit = {one.name for one in KNOWN.values() if one.mix and (on == "three" or "one" in one.on)}
+    assert names == fit, "each comes up"
+
+
+# -- the instruments
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_the_crowd_reads_a_stream_in_any_pieces(size):
+    stream = (
+        b"\xef\xbb\xbfretry: 5\n\nid: a\r\nevent: x\r\ndata: 1\r\ndata: 2\r\n\r\n:\n"
+        b"data:3\r\rid: b\n\ndata: 4\n\ndata: broken off\n"
+    )
+    parser = Parser()
+    found = [
+        event for at in range(0, len(stream), size) for event in parser.feed(stream[at : at + size])
+    ]
+    assert found == [("a", "x", "1\n2"), ("a", "message", "3"), ("b", "message", "4")]
+
+
+@pytest.fixture
+async def echo():
+    """A server that says what it is told, and the road to it."""
+    talks: set[asyncio.StreamWriter] = set()
+
+    async def talk(reader, writer):
+        talks.add(writer)
+        with suppress(ConnectionError):
+            while data := await reader.read(1000):
+                writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    road = await Road(server.sockets[0].getsockname()[1]).start()
+    yield road, talks
+    for writer in OPENED:
+        writer.transport.abort()
+    OPENED.clear()
+    await road.end()
+    server.close()
+
+
+async def said(
+    reader: asyncio.StreamReader, size: int = 100, timeout_s: float = 0.3
+) -> bytes | None:
+    """What comes; None for nothing."""
+    try:
+        return await asyncio.wait_for(reader.read(size), timeout_s)
+    except TimeoutError:
+        return None
+
+
+async def travel(road: Road):
+    reader, writer = await asyncio.open_connection("127.0.0.1", road.port)
+    OPENED.append(writer)
+    writer.write(b"hello")
+    assert await said(reader, timeout_s=5.0) == b"hello"
+    return reader, writer
+
+
+async def test_a_parted_road_keeps_what_is_on_it(echo):
+    road, _ = echo
+    reader, writer = await travel(road)
+    road.part()
+    writer.write(b"later")
+    assert await said(reader) is None
+    road.heal()
+    assert await said(reader, timeout_s=5.0) == b"later"
+
+
+async def test_a_lost_connection_says_nothing_and_does_not_end(echo):
+    road, _ = echo
+    reader, writer = await travel(road)
+    road.lose()
+    writer.write(b"into the void")
+    assert await said(reader) is None
+    assert await travel(road), "new ones are as good as any"
+
+
+async def test_a_half_open_connection_is_over_at_the_far_end_only(echo):
+    road, talks = echo
+    reader, _writer = await travel(road)
+    (far,) = talks
+    road.half_open()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(far.wait_closed(), 5.0)
+    assert await said(reader) is None
+
+
+async def test_a_reset_is_one(echo):
+    road, _ = echo
+    reader, _ = await travel(road)
+    road.reset()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(10), 5.0)
+
+
+async def test_a_cut_lets_some_bytes_through_and_ends(echo):
+    road, _ = echo
+    reader, writer = await travel(road)
+    road.cut(most_bytes=10)
+    writer.write(b"x" * 50)
+    assert len(await asyncio.wait_for(reader.read(), 5.0)) < 10
+
+
+async def test_pieces_arrive_as_one_text(echo):
+    road, _ = echo
+    reader, writer = await travel(road)
+    road.piece_bytes = 3
+    writer.write(bytes(range(100)))
+    got = await asyncio.wait_for(reader.readexactly(3), 5.0)
+    road.heal()  # what is under way is still one text
+    got += await asyncio.wait_for(reader.readexactly(97), 5.0)
+    assert got == bytes(range(100))
+    assert await said(reader) is None
+
+
+async def test_a_closed_port_refuses_and_comes_back_as_the_same(echo):
+    road, _ = echo
+    port = road.port
+    road.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    await road.start()
+    assert road.port == port
+    await travel(road)
+
+
+async def test_a_road_sees_who_names_a_place(echo):
+    road, _ = echo
+    for request in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nLast-Event-ID: evt_7\r\nHost: x\r\n\r\n",
+        b"GET /?apiKey=k&lastEventId=evt%5F8&x=y HTTP/1.1\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", road.port)
+        writer.write(request)
+        OPENED.append(writer)
+        await said(reader, timeout_s=5.0)
+    assert [cursor for _, cursor in road.arrivals] == ["", "evt_7", "evt_8"]
+
+
+def test_a_story_knows_its_events_by_number_and_by_id():
+    told = []
+    story = Story(2, lambda feed, payload: told.append((feed, payload["n"])) or f"id{len(told)}")
+    before_s = time.time()
+    story.say_everywhere()
+    story.say(1)
+    assert told == [(0, 1), (1, 1), (1, 2)]
+    assert [story.number(1, cursor) for cursor in ("id3", "id1", "")] == [2, -1, 0]
+    assert all(before_s <= at_s <= time.time() for at_s in story.said[1])
+
+
+# -- runs
+
+
+@pytest.mark.server
+@pytest.mark.browser
+@pytest.mark.timeout(400)
+async def test_a_short_run_of_fixed_seed_loses_nothing():
+    """Real relays, real clients: one relay, then three with Redis."""
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.chaos"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await run.communicate()
+    text = output.decode()
+    assert run.returncode == 0, text
+    assert text.count("\nok  one") + text.startswith("ok  one") >= 1, text
+    assert "ok  three" in text
+
+
+@pytest.mark.timeout(120)
+async def test_a_deployment_of_somebody_else_is_reached_by_its_address_alone(tmp_path):
+    """It reads the kit's upstream, and hears of its own host, not of the road."""
+    port, key = free_port(), Simulator(SimulatorOptions(users=1)).user().key
+    base_url = f"http://127.0.0.1:{port}"
+    relay = Relay(0, {"UPSTREAM__BASE_URL": base_url, "STREAM__RETRY": 0.2}, tmp_path)
+    url = f"http://localhost:{relay.port}/api/desktops/stream"
+    where = Deployment(url, {"x-api-key": key}, "", upstream_port=port)
+    async with ForeignStage(where, 1, libraries=False) as stage:
+        await relay.start(stage.session)
+        try:
+            await stage.opened()
+            outcome = await played(stage, alone(KNOWN["clients-cut"], random.Random(1), 1), "yours")
+        finally:
+            await relay.end()
+    assert outcome.good, str(outcome)
+    assert outcome.judgement.connections >= len(stage.tabs)
+    reached = {one.name for one in KNOWN.values() if reaches(one)}
+    assert {"cut", "clients-lost"} < reached
+    assert not {"relay-killed", "redis-full", "road-cut", "clock-back", "log-full"} & reached
+
+
+@pytest.mark.timeout(120)
+async def test_it_sees_what_a_relay_without_a_history_loses():
+    """The control: a relay as one writes it in an hour, and clients whose connections break."""
+    async with PeerStage("aiohttp-sse", 1) as stage:
+        await stage.opened()
+        outcome = await played(stage, alone(KNOWN["relay-killed"], random.Random(1), 1), "one")
+        assert outcome.judgement.lost > 0
+        assert not outcome.good
