@@ -141,6 +141,7 @@ lock: ## resolve the lock files again; UPGRADE=--upgrade takes newer versions
 	compile() { "$$tools/bin/uv" pip compile pyproject.toml $(LOCK_FLAGS) "$$@"; }; \
 	compile $(UPGRADE) --group dev -o requirements-dev.lock; \
 	compile -c requirements-dev.lock -o requirements.lock; \
+	compile -c requirements-dev.lock --extra tracing -o requirements-tracing.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) --group build -c requirements-dev.lock -o requirements-build.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) bench/requirements.in -o bench/requirements.lock; \
 	"$$tools/bin/uv" pip compile $(LOCK_FLAGS) $(UPGRADE) docs-site/requirements.in -o docs-site/requirements.lock

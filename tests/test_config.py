@@ -72,6 +72,7 @@ CONTRACT = {
     "cors": {"allowed_origins": []},
     "proxy": {"trusted": []},
     "log": {"level": "info", "format": "auto"},
+    "tracing": {"endpoint": "", "sample_ratio": 1},
 }
 
 

@@ -25,6 +25,7 @@ FLOORS = {
     "identity": 2,
     "metrics": 2,
     "logs": 2,
+    "tracing": 2,
     "edge": 3,
     "simulator": 3,
     "demo": 3,

@@ -16,6 +16,7 @@ TEXT = "text/plain"
 # The contract, section 7: type and labels.
 CONTRACT = {
     "subscribers": ("gauge", {"stream"}),
+    "subscribers_limit": ("gauge", set()),
     "feeds": ("gauge", {"stream", "role"}),
     "upstream_connections": ("gauge", {"stream", "state"}),
     "upstream_events": ("counter", {"stream"}),
@@ -70,6 +71,7 @@ class Surroundings:
             self.look,
             lambda *line: self.lines.append(line),
             "1.2.3",
+            subscribers_limit=500,
             clock=lambda: self.now,
             **options,
         )
@@ -143,6 +145,7 @@ def test_gauges_are_read_from_the_hub_when_somebody_looks(around):
     _, values = read(metrics)
     assert values["subscribers", "desktops"] == 3
     assert values["subscribers", "activity"] == 0
+    assert values["subscribers_limit",] == 500
     assert values["feeds", "desktops", "owner"] == 2
     assert values["feeds", "activity", "solo"] == 0
     assert values["upstream_connections", "desktops", "open"] == 1
@@ -160,7 +163,7 @@ def test_a_meter_counts_what_it_is_told(around):
     meter.delay(0.002)
     meter.reconnect(SourceProblem.CUT)
     meter.catchup("filled")
-    meter.replay("resumed", 12)
+    meter.replay("resumed", 12, 0.5)
     meter.gap(GapCause.EVICTED)
     meter.connect("accepted")
     meter.connect(RefusalCode.FORBIDDEN)

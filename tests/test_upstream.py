@@ -71,7 +71,7 @@ async def subscribe(api):
                 writer.transport.abort()
 
     async with served() as (session, url):
-        observer = Metrics(["desktops"], HubFacts, lambda *_: None, "0")
+        observer = Metrics(["desktops"], HubFacts, lambda *_: None, "0", subscribers_limit=1)
         upstream = Upstream(session, UpstreamRules(url), observer)
         opened = []
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from socket import socket
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -30,17 +31,20 @@ from lebureau_relay.edge.lobby import MAX_WAITING
 from lebureau_relay.edge.picture import PictureSources
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.edge.stream import Door, StreamHandler
-from lebureau_relay.errors import CloseReason
+from lebureau_relay.errors import CloseReason, StartError
 from lebureau_relay.identity import AuthRules, Register
 from lebureau_relay.metrics import Metrics
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.hub import Hub, HubLimits
-from lebureau_relay.relay.observer import ReplicaFacts
+from lebureau_relay.relay.observer import Observer, ReplicaFacts
 from lebureau_relay.relay.owner import Outside
-from lebureau_relay.relay.ports import StreamSpec
+from lebureau_relay.relay.ports import Source, StreamSpec
 from lebureau_relay.relay.share import Role
 from lebureau_relay.relay.survey import Survey
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
+
+if TYPE_CHECKING:  # an extra
+    from lebureau_relay.tracing import Tracing
 
 # How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
 # nothing.
@@ -76,11 +80,13 @@ class Relay:
             facts=lambda: self.hub.facts(),  # noqa: PLW0108 - the hub is made later
             log=lambda level, event, facts: getattr(log, level)(event, **facts),
             version=__version__,
+            subscribers_limit=settings.limits.resolved_streams_total(),
             redis_operations=("pipeline",) if settings.redis.url.get_secret_value() else (),
         )
         self.hub: Hub
         self.ready = False
         self._handler: StreamHandler
+        self._tracing = _tracing(settings)
         self._deployment = Deployment(settings, self.metrics, self._keep)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +137,9 @@ class Relay:
             for runner in self._runners:
                 await runner.cleanup()
             await self._session.close()
+            tracing, self._tracing = self._tracing, None
+            if tracing is not None:
+                await tracing.stop()
 
     def _keep(self, part: str, life: Coroutine[None, None, None]) -> None:
         """Run a part for as long as the relay lives. Without it the relay would seem to work: where
@@ -182,10 +191,14 @@ class Relay:
             idle_timeout_s=settings.upstream.idle_timeout,
             max_event_bytes=settings.upstream.max_event_bytes,
         )
+        source: Source = Upstream(self._session, upstream, self.metrics)
+        observer: Observer = self.metrics
+        if self._tracing is not None:
+            source, observer = self._tracing.source(source), self._tracing.observer(observer)
         outside = Outside(
-            source=Upstream(self._session, upstream, self.metrics),
+            source=source,
             identities=identities,
-            observer=self.metrics,
+            observer=observer,
             backoff=Backoff(settings.upstream.retry_min, settings.upstream.retry_max),
             uniform=random.random,
             new_epoch=partial(secrets.token_hex, 4),
@@ -227,7 +240,9 @@ class Relay:
         )
 
     async def _serve_public(self, sockets: Sequence[socket]) -> None:
-        app = build_app(self._specs, self._handler, cors=self._cors())
+        handler = self._handler
+        traced = handler if self._tracing is None else self._tracing.handler(handler)
+        app = build_app(self._specs, traced, cors=self._cors())
         if self._extra is not None:
             self._extra(app)
         guard = Guard(
@@ -292,6 +307,20 @@ class Relay:
             asked_s = clock()
             await asyncio.sleep(_LAG_PROBE_S)
             self.metrics.observe_lag(max(clock() - asked_s - _LAG_PROBE_S, 0.0))
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    """What makes spans; None where nobody wants any. Raises StartError."""
+    if not settings.tracing.endpoint:
+        return None
+    try:
+        from lebureau_relay.tracing import exporting  # noqa: PLC0415 - an extra, slow to load
+    except ImportError:
+        mend = "pip install 'lebureau-relay[tracing]', or leave tracing.endpoint empty"
+        raise StartError(
+            f"tracing.endpoint is set, but OpenTelemetry is missing: {mend}."
+        ) from None
+    return exporting(settings.tracing.endpoint, settings.tracing.sample_ratio, __version__)
 
 
 def bind_for(settings: Settings, relays: int = 1) -> list[Sockets]:

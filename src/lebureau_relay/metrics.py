@@ -63,8 +63,9 @@ class Metrics:
     """`relay.observer.Observer` and everything that counts beside the streams.
 
     `streams` are the names of all streams there will ever be. `facts` is called at every scrape,
-    `log` for every note. `redis_operations` is the closed set that `redis_call` takes; it is empty
-    where there is no Redis.
+    `log` for every note. `subscribers_limit` is how many streams are taken at most.
+    `redis_operations` is the closed set that `redis_call` takes; it is empty where there is no
+    Redis.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Metrics:
         log: Log,
         version: str,
         *,
+        subscribers_limit: int,
         redis_operations: Sequence[str] = (),
         clock: Clock = time.monotonic,
     ) -> None:
@@ -83,7 +85,7 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         names = tuple(streams)
-        self._gauges = _Gauges(names, facts, version)
+        self._gauges = _Gauges(names, facts, version, subscribers_limit)
         registry.register(self._gauges)
         self._families = families = _Families(registry)
         self._meters = {name: Meter(name, families) for name in names}
@@ -216,7 +218,7 @@ class Meter:
         """A catch-up request ended."""
         self._catchups[outcome]()
 
-    def replay(self, outcome: str, events: int) -> None:
+    def replay(self, outcome: str, events: int, _waited_s: float) -> None:
         """A subscriber got its verdict, and so many events of the ring to read."""
         self._replays[outcome]()
         self._replayed(events)
@@ -257,6 +259,7 @@ class _Families:
 
 _HELP: Final = {
     "subscribers": "Open client streams.",
+    "subscribers_limit": "Open client streams that this replica takes at most.",
     "feeds": "Feeds by what this replica is to them.",
     "upstream_connections": "Upstream subscriptions of this replica, by state.",
     "history_bytes": "Bytes of all replay histories together.",
@@ -289,11 +292,12 @@ class _Gauges(Collector):
     """What is true at the moment of the scrape, read from the hub then."""
 
     def __init__(
-        self, streams: tuple[str, ...], facts: Callable[[], HubFacts], version: str
+        self, streams: tuple[str, ...], facts: Callable[[], HubFacts], version: str, limit: int
     ) -> None:
         self._streams = streams
         self._facts = facts
         self._build = (version, platform.python_version())
+        self._limit = limit
         self.redis_up: bool | None = None
         self.replicas: int | None = None
 
@@ -316,10 +320,12 @@ class _Gauges(Collector):
         replicas = _gauge("replicas")
         if self.replicas is not None:
             replicas.add_metric((), self.replicas)
-        history, draining = _gauge("history_bytes"), _gauge("draining")
+        limit, history, draining = map(_gauge, ("subscribers_limit", "history_bytes", "draining"))
+        limit.add_metric((), self._limit)
         history.add_metric((), facts.history_bytes)
         draining.add_metric((), facts.draining)
-        return (subscribers, feeds, upstream, history, draining, redis_up, replicas, build)
+        gauges = (subscribers, limit, feeds, upstream, history, draining)
+        return (*gauges, redis_up, replicas, build)
 
 
 class _Plain(Collector):

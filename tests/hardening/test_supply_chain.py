@@ -20,7 +20,10 @@ from packaging.version import Version
 from tests.e2e.clients import ask
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+LOCKS = (
+    *("requirements.lock", "requirements-tracing.lock"),
+    *("requirements-build.lock", "requirements-dev.lock"),
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Takes all rights away: nothing can be written anywhere, and what runs is nobody.
@@ -85,6 +88,10 @@ def wanted(group: str) -> list[Requirement]:
     ("name", "requirements"),
     [
         ("requirements.lock", [Requirement(one) for one in PROJECT["project"]["dependencies"]]),
+        (
+            "requirements-tracing.lock",
+            [Requirement(one) for one in PROJECT["project"]["optional-dependencies"]["tracing"]],
+        ),
         ("requirements-build.lock", wanted("build")),
         ("requirements-dev.lock", wanted("dev")),
     ],
@@ -98,7 +105,7 @@ def test_whatever_the_project_asks_for_is_locked(name, requirements):
 
 def test_the_locks_agree():
     pins = [locked(name) for name in LOCKS]
-    for one in pins[:2]:
+    for one in pins[:3]:
         for name, (pin, _) in one.items():
             assert all(pin.specifier == other[name][0].specifier for other in pins if name in other)
 

@@ -90,7 +90,7 @@ class Meter:
     def catchup(self, outcome):
         self.catchups.append(outcome)
 
-    def replay(self, outcome, events):
+    def replay(self, outcome, events, _waited_s):
         self.replays.append((outcome, events))
 
     def gap(self, cause):

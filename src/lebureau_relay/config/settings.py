@@ -22,6 +22,7 @@ from lebureau_relay.config.values import (
     Label,
     Network,
     Number,
+    OptionalBaseUrl,
     OptionalUrlPath,
     ParameterName,
     Port,
@@ -215,6 +216,13 @@ class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
+class Tracing(Section):
+    """Spans for OpenTelemetry; none without an endpoint."""
+
+    endpoint: OptionalBaseUrl = ""
+    sample_ratio: Number = Field(1, ge=0, le=1)
+
+
 class Settings(Section):
     """All settings. `Settings()` is the defaults; only `load` reads file and environment."""
 
@@ -240,3 +248,4 @@ class Settings(Section):
     cors: Cors = Cors()
     proxy: Proxy = Proxy()
     log: Log = Log()
+    tracing: Tracing = Tracing()

@@ -173,6 +173,7 @@ HostHeader = Annotated[
     str, _matching(_HOST, "give a host name without scheme and port, like ops.example.com or [::1]")
 ]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+OptionalBaseUrl = Annotated[str, AfterValidator(lambda value: value and _base_url(value))]
 BrowserOrigin = Annotated[str, AfterValidator(_browser_origin)]
 HeaderName = Annotated[str, AfterValidator(_header)]
 ParameterName = Annotated[str, _matching(_PARAMETER, "use letters, digits and . _ ~ - only")]

@@ -143,7 +143,7 @@ class Feed:
 
     def resume(self, subscriber: Subscriber, offset: int, outcome: str) -> None:
         """Go on after `offset`, which continues what the client has."""
-        self.meter.replay(outcome, max(self.shown - offset, 0))
+        self._judged(subscriber, outcome, offset)
         self._go(subscriber, offset)
 
     def move(self, subscriber: Subscriber, offset: int) -> None:
@@ -161,7 +161,7 @@ class Feed:
         self, subscriber: Subscriber, cause: GapCause, offset: int, last_id: bytes | None
     ) -> None:
         """Go on after `offset`, and say that something may be missing before."""
-        self.meter.replay("gap", max(self.shown - offset, 0))
+        self._judged(subscriber, "gap", offset)
         self.tell_gap(subscriber, cause, offset, last_id)
         self._go(subscriber, offset)
 
@@ -232,6 +232,10 @@ class Feed:
     def in_use(self) -> bool:
         """Whether anybody reads it or waits for it."""
         return bool(self.subscribers) or any(not future.done() for future, _ in self.joining)
+
+    def _judged(self, subscriber: Subscriber, outcome: str, offset: int) -> None:
+        waited_s = self.host.clock() - subscriber.opened_at_s
+        self.meter.replay(outcome, max(self.shown - offset, 0), waited_s)
 
     def _go(self, subscriber: Subscriber, offset: int) -> None:
         subscriber.cursor = offset

@@ -29,9 +29,9 @@ class StreamMeter(Protocol):
     def catchup(self, outcome: str) -> None:
         """A catch-up ended: `filled`, `seen`, `ignored`, `failed`, `timeout`."""
 
-    def replay(self, outcome: str, events: int) -> None:
+    def replay(self, outcome: str, events: int, waited_s: float) -> None:
         """A subscriber got its verdict: `fresh`, `resumed`, `caught_up`, `gap`; events of the ring
-        it has to read.
+        it has to read; how long it waited for the verdict.
         """
 
     def gap(self, cause: GapCause) -> None:
