@@ -69,8 +69,8 @@ async def test_a_request_its_question_upstream_and_its_verdict_are_one_trace(
     }
     assert asked.attributes["lebureau.outcome"] == "open"
     assert asked.attributes["lebureau.resumes"] is False
-    (feed,) = relay.hub.feed_facts()
-    assert asked.attributes["lebureau.identity"] == feed.identity
+    (feed,) = relay.hub.feeds()
+    assert asked.attributes["lebureau.identity"] == feed.key.identity
     assert judged.attributes["lebureau.outcome"] == "fresh"
     assert connected.start_time <= asked.start_time <= asked.end_time <= connected.end_time
 
@@ -228,7 +228,7 @@ async def test_a_takeover_lasts_as_long_as_the_feed_had_no_owner(
     _, stays = await connect(first), await connect(second)
     simulator.emit(user.id, "desktops", 1)
     await stays.has(1)
-    (owner,) = [one for one in (first, second) if next(iter(one.hub.feed_facts())).role == "owner"]
+    (owner,) = [one for one in (first, second) if one.hub.feeds()[0].role == "owner"]
     await owner.drain()
     (taken,) = await spans.of("takeover")
     assert taken.end_time >= taken.start_time

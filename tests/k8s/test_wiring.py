@@ -1,6 +1,7 @@
 """Ports, labels and paths are the same wherever they stand, and the same as the program's."""
 
 from base64 import b64decode
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
@@ -94,9 +95,9 @@ def test_the_local_api_and_redis_are_where_relays_look_for_them_and_may_go(setti
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_probes_and_scrapes_ask_for_what_the_admin_listener_answers(name):
+async def test_probes_and_scrapes_ask_for_what_the_admin_listener_answers(name):
     found = render(name)
-    served = paths(build_admin(AdminRules("0"), None))
+    served = paths(build_admin(AdminRules("0"), mock.MagicMock()))  # within a loop, as it wants
     probes = {
         kind: found.container[kind]["httpGet"]
         for kind in ("startupProbe", "livenessProbe", "readinessProbe")
