@@ -203,4 +203,12 @@ def test_the_overlay_that_operations_shows_changes_what_it_says(shown):
     for one in found.all("Ingress"):
         assert one["spec"]["tls"] == [{"hosts": ["bureau.example.org"], "secretName": "bureau-tls"}]
         assert one["spec"]["rules"][0]["host"] == "bureau.example.org"
+    ours, theirs = (
+        one.named("NetworkPolicy", "lebureau-relay")["spec"]["egress"]
+        for one in (render("production"), found)
+    )
+    assert theirs[:2] == ours[:2]
+    (redis,) = theirs[2:]
+    assert redis["ports"] == ours[2]["ports"]
+    assert redis["to"][0]["ipBlock"]
     assert len(found.objects) == len(render("production").objects)
