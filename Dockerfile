@@ -10,11 +10,13 @@ WORKDIR /build
 RUN python -m venv tools && python -m venv --without-pip /relay
 # The locks first: they change seldom, and their layer is the heavy one. Whoever has an index of his own gives his pip.conf
 # as the secret `pip`, of which nothing stays in the image.
-COPY requirements.lock requirements-build.lock ./
+# With LOCK=requirements-tracing.lock it can be traced.
+ARG LOCK=requirements.lock
+COPY requirements.lock requirements-tracing.lock requirements-build.lock ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     tools/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements-build.lock \
     && tools/bin/pip --python /relay/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: \
-       -r requirements.lock
+       -r "${LOCK}"
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir dist . \

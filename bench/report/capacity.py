@@ -94,12 +94,26 @@ def tables(results: Mapping[str, Result]) -> Iterator[str]:
         yield _row(users, found)
 
 
-def _row(users: int, found: Costs) -> str:
-    streams, feeds = int(users * _TABS * _STREAMS), users * _STREAMS
+def users_of(streams: int) -> float:
+    """How many users have so many streams."""
+    return streams / (_TABS * _STREAMS)
+
+
+def needs(users: float, found: Costs) -> tuple[float, float]:
+    """Cores, and the MB of streams and feeds."""
+    streams, feeds = users * _TABS * _STREAMS, users * _STREAMS
     events_s = users * _EVENTS_PER_S
     out_s = events_s * _TABS
     cores = events_s * (found.event_s + found.shared_s) + out_s * found.delivery_s
     megabytes = (streams * found.stream_bytes + feeds * (found.feed_bytes + found.tls_bytes)) / 1e6
+    return cores, megabytes
+
+
+def _row(users: int, found: Costs) -> str:
+    streams, feeds = int(users * _TABS * _STREAMS), users * _STREAMS
+    events_s = users * _EVENTS_PER_S
+    out_s = events_s * _TABS
+    cores, megabytes = needs(users, found)
     busy = max(cores / SHARE, megabytes / (MEMORY_MB * _MEMORY_SHARE))
     return (
         f"| {users:,} | {streams:,} | {feeds:,} | {events_s:,.0f}, {out_s:,.0f} | {cores:.2f} "

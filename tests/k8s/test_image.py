@@ -36,6 +36,16 @@ def test_what_builds_stays_behind():
     assert "--invalidation-mode unchecked-hash" in DOCKERFILE
 
 
+def test_the_lock_for_tracing_is_the_usual_one_and_more():
+    assert re.findall(r"^ARG LOCK=(.*)$", DOCKERFILE, re.MULTILINE) == ["requirements.lock"]
+    usual, tracing = (
+        set(re.findall(r"^[\w.-]+==[^\s\\;]+", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-tracing.lock")
+    )
+    assert usual
+    assert usual < tracing
+
+
 def test_it_stops_by_the_signal_that_drains_and_is_labelled():
     assert re.search(r"^STOPSIGNAL SIGTERM$", FINAL, re.MULTILINE)
     for name in ("title", "description", "licenses", "version", "revision"):

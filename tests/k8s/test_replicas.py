@@ -5,8 +5,13 @@ import shutil
 from itertools import product
 
 import pytest
+import yaml
+from bench.report.capacity import costs, needs, users_of
+from bench.results import load_all
 from tests.k8s.rendered import ALL, K8S, ROOT, SECRET_KEYS, Manifests, kustomize, render
 from tests.test_metrics import CONTRACT as METRICS
+
+from lebureau_relay import __version__
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -53,6 +58,43 @@ def test_it_scales_by_open_streams_up_soon_and_down_slowly(settings_of):
     assert (policy["type"], policy["value"]) == ("Pods", 1)
     grace = render("production").pod["terminationGracePeriodSeconds"]
     assert policy["periodSeconds"] > 2 * grace
+
+
+def test_the_rule_for_the_adapter_is_of_the_metric_that_the_scaler_asks_for():
+    scaler = render("production").named("HorizontalPodAutoscaler", "lebureau-relay")["spec"]
+    name = scaler["metrics"][0]["pods"]["metric"]["name"]
+    text = (K8S / "components/hpa/hpa.yaml").read_text()
+    rule = yaml.safe_load("".join(re.findall(r"^#   (.*\n)", text, re.MULTILINE)))[0]
+    assert rule["seriesQuery"] == f'{name}{{namespace!="",pod!=""}}', "the labels of PodMonitors"
+    assert "name" not in rule, "then the metric has the series' name"
+    resources = rule["resources"]["overrides"]
+    assert resources == {one: {"resource": one} for one in ("namespace", "pod")}
+    assert rule["metricsQuery"].startswith("sum("), "a pod has a series for each stream"
+
+
+_UNITS = {"m": 1e-3, "Mi": 2**20, "Gi": 2**30}
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", text).groups()
+    return float(number) * _UNITS.get(unit, 1)
+
+
+def test_a_pod_has_what_its_streams_take_by_the_capacity_guide(settings_of):
+    """As many as the scaler wants within what is requested, and as many as it takes at all."""
+    found, settings = render("production"), settings_of("production")
+    scaler = found.named("HorizontalPodAutoscaler", "lebureau-relay")["spec"]
+    wanted = int(scaler["metrics"][0]["pods"]["target"]["averageValue"])
+    cost = costs({one.scenario.name: one for one in load_all()})
+    asked, most = (found.container["resources"][kind] for kind in ("requests", "limits"))
+    for streams, cores, memory in (
+        (wanted, quantity(asked["cpu"]), quantity(asked["memory"])),
+        (settings.limits.streams_total, 1, quantity(most["memory"])),
+    ):
+        cores_taken, megabytes = needs(users_of(streams), cost)
+        assert cores_taken < cores
+        assert (cost.process_mb + megabytes) * 1e6 + settings.replay.total_bytes < memory
+    assert "cpu" not in most, "throttled, the loop stands still for everybody"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -102,6 +144,14 @@ def test_the_image_and_the_pod_agree_on_the_user():
         assert render(name).pod["securityContext"][key] == int(value)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_image_is_this_version(name):
+    for one in render(name).all("Deployment"):
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        if "relay" in container["image"]:
+            assert container["image"].endswith(f"lebureau-relay:{__version__}")
+
+
 # -- docs
 
 
@@ -121,17 +171,44 @@ def test_operations_tells_all_that_has_to_be_set(chapter):
         assert (ROOT / name).exists(), name
 
 
-def test_the_overlay_that_operations_shows_changes_what_it_says(chapter, tmp_path):
+@pytest.fixture
+def shown(chapter, tmp_path):
+    """Renders the overlay that operations shows, with more in it."""
     (written,) = re.findall(r"```yaml\n(.*?)```", chapter, re.DOTALL)
-    (tmp_path / "kustomization.yaml").write_text(written)
     (tmp_path / "lebureau-relay").mkdir()
     for name in ("k8s", "config"):
         shutil.copytree(ROOT / name, tmp_path / "lebureau-relay" / name)
     (tmp_path / "relay.yaml").write_text("upstream: {base_url: http://another-api}\n")
-    found = Manifests(kustomize(tmp_path))
+
+    def rendered(*patches):
+        overlay = yaml.safe_load(written)
+        overlay["patches"] += patches
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+        return Manifests(kustomize(tmp_path))
+
+    return rendered
+
+
+def test_the_patch_that_takes_our_ingress_of_the_api_away_does_only_that(chapter, shown):
+    (patch,) = re.findall(r"`(\{patch: .*?\})`", chapter)
+    found = {(one["kind"], one["metadata"]["name"]) for one in shown().objects}
+    fewer = {(one["kind"], one["metadata"]["name"]) for one in shown(yaml.safe_load(patch)).objects}
+    assert found - fewer == {("Ingress", "lebureau-api")}
+
+
+def test_the_overlay_that_operations_shows_changes_what_it_says(shown):
+    found = shown()
     assert found.file() == "upstream: {base_url: http://another-api}\n"
-    assert found.container["image"] == "registry.example.org/relay:0.1.0"
+    assert found.container["image"] == f"registry.example.org/relay:{__version__}"
     for one in found.all("Ingress"):
         assert one["spec"]["tls"] == [{"hosts": ["bureau.example.org"], "secretName": "bureau-tls"}]
         assert one["spec"]["rules"][0]["host"] == "bureau.example.org"
+    ours, theirs = (
+        one.named("NetworkPolicy", "lebureau-relay")["spec"]["egress"]
+        for one in (render("production"), found)
+    )
+    assert theirs[:2] == ours[:2]
+    (redis,) = theirs[2:]
+    assert redis["ports"] == ours[2]["ports"]
+    assert redis["to"][0]["ipBlock"]
     assert len(found.objects) == len(render("production").objects)

@@ -3,13 +3,15 @@ unknown fields, and by ours for the custom resources.
 """
 
 import copy
+import json
+from itertools import combinations
 from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from tests.k8s.rendered import ALL, COMPOSED, K8S, OVERLAYS, render
+from tests.k8s.rendered import ALL, COMPOSED, K8S, OVERLAYS, compose, render
 
 # What is served today and what was two years before: matchLabelKeys and unhealthyPodEvictionPolicy
 # are in both by default.
@@ -38,6 +40,38 @@ def test_every_object_is_valid(name, version):
     assert len(objects) >= 8
     for one in objects:
         check(one, version)
+
+
+# A front, or none, and any of the others: the module last, as it says.
+CHOICES = [
+    [*front, *rest]
+    for front in ((), ("ingress-nginx",), ("gateway",))
+    for count in range(4)
+    for rest in combinations(("hpa", "monitoring", "client-module"), count)
+]
+
+
+def test_every_choice_of_components_renders_and_each_brings_something():
+    for chosen in CHOICES:
+        found = compose("base", [f"components/{one}" for one in chosen])
+        named = [(one["kind"], one["metadata"]["name"]) for one in found.objects]
+        assert len(named) == len(set(named)), chosen
+        assert ("replicas" in found.relay["spec"]) != ("hpa" in chosen)
+        assert bool(found.all("PodMonitor")) == ("monitoring" in chosen)
+        fronts = found.all("Ingress") + found.all("HTTPRoute")
+        assert bool(fronts) == bool({"ingress-nginx", "gateway"} & set(chosen))
+        module = "/relay/client.js" in str(fronts)
+        assert module == (bool(fronts) and "client-module" in chosen)
+    assert {one for chosen in CHOICES for one in chosen} == {
+        path.name for path in (K8S / "components").iterdir()
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_object_is_too_big_for_kubectl_apply(name):
+    """It keeps each as an annotation, and annotations have 256 KiB in all."""
+    for one in render(name).objects:
+        assert len(json.dumps(one, ensure_ascii=False).encode()) < 200_000, one["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", ALL)

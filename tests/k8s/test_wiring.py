@@ -46,13 +46,16 @@ def test_ports_are_those_that_the_program_listens_on(settings_of, name):
         assert [each["port"] for each in one["spec"]["podMetricsEndpoints"]] == ["admin"]
     fronts = {"lebureau-relay-from-ingress-nginx", "lebureau-relay-from-gateway"}
     let_in = {
-        one["metadata"]["name"]: policy_ports(one["spec"]["ingress"][0])
+        one["metadata"]["name"]: one["spec"]["ingress"]
         for one in found.all("NetworkPolicy")
         if "-from-" in one["metadata"]["name"]
     }
-    for who, allowed in let_in.items():
+    for who, rules in let_in.items():
         port = settings.listen.port if who in fronts else settings.admin.port
-        assert allowed == {("TCP", port)}, who
+        (rule,) = rules
+        assert policy_ports(rule) == {("TCP", port)}, who
+        (peer,) = rule["from"]
+        assert peer["namespaceSelector"]["matchLabels"], f"{who}: not everybody"
     if name != "local":
         assert fronts & set(let_in)
 
@@ -64,6 +67,7 @@ def test_nothing_else_comes_in_and_only_dns_api_and_redis_are_reached(name):
     assert policy["ingress"] == []
     dns, api, redis = policy["egress"]
     assert policy_ports(dns) == {("UDP", 53), ("TCP", 53)}
+    assert all(dns["to"][0][f"{what}Selector"]["matchLabels"] for what in ("namespace", "pod"))
     assert all(len(rule["to"]) == 1 for rule in policy["egress"])
     peers = [rule["to"][0]["podSelector"]["matchLabels"] for rule in (api, redis)]
     assert peers == [{"app.kubernetes.io/name": f"lebureau-{who}"} for who in ("api", "redis")]
