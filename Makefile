@@ -65,7 +65,7 @@ DOCS := docs-site/.cache
 
 docs: $(DOCS)/.installed ## the docs as a site in build/site, strictly: no dead link, no lost page
 	$(DOCS)/bin/mkdocs build --config-file docs-site/mkdocs.yml
-	@echo 'build/site/index.html'
+	@echo 'build/site/index.html; with search: $(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site'
 
 # Beside .venv, whose lock it should not bind.
 $(DOCS)/.installed: docs-site/requirements.lock

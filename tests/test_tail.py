@@ -238,7 +238,7 @@ async def test_the_relays_own_words_are_told_to_people_and_given_to_programs(ser
     async with Reader(url, as_json=False) as people:
         await people.until(lambda: people.lines)
     words = people.err.getvalue()
-    assert "events may be missing here: the relay no longer holds" in words
+    assert "events may be missing here: you were away for longer than the relay remembers" in words
     assert "the relay closes the stream: the relay is being stopped or replaced" in words
     assert "the relay refuses for now (at_capacity)" in words
     assert len(people.lines) == 1

@@ -58,9 +58,7 @@ async def test_tabs_survive_a_restart_of_the_relay(visit, stage, simulator) -> N
     await tabs_open(page, 6)
     await more_events(simulator, page)
     await page.click("[data-order=restart]")
-    await logged(
-        page, "Desktops: the relay closes the stream, because the relay is being restarted"
-    )
+    await logged(page, "Desktops: the relay closes the stream, because the relay is being stopped")
     await logged(page, "Desktops: back, and resumed after event")
     await logged(page, "Mission Control: back, and resumed after event")
     await logged(page, "The relay has restarted")
@@ -199,7 +197,7 @@ async def test_a_refusal_is_told_once_and_overcome(visit, stage, simulator) -> N
     await more_events(simulator, page)
     simulator.fault("503")  # whatever is asked upstream from now on
     stage.order(Order.RESTART)
-    await logged(page, "Desktops: refused for now, because Le Bureau does not answer")
+    await logged(page, "Desktops: refused for now, because Le Bureau can’t be reached")
     await page.wait_for_selector("#connection[data-state=refused]:has-text('refused for now')")
     async with asyncio.timeout(20):
         while (await stage.state())["relay"]["totals"]["refusals"] < 5:  # noqa: ASYNC110

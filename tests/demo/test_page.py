@@ -69,6 +69,9 @@ async def test_a_task_is_followed_from_its_creation_to_its_end(visit, simulator)
         await row.wait_for()
         places.append(await row.locator(".way .behind").count())
     assert places == [0, 1, 2, 2, 3, 4]
+    # A tick beside a refusal would say the opposite to whoever reads shapes.
+    refusal = page.locator("#feed li[data-type='approval.resolved']", has_text="refused: Ranger")
+    assert await refusal.locator("use").first.get_attribute("href") == "#i-rejected"
 
 
 async def test_the_feed_is_filtered_by_desktop_and_by_type(visit, simulator, complaints) -> None:

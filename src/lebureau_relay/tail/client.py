@@ -39,8 +39,8 @@ _MAX_PROBLEM_BYTES: Final = 16 * 1024
 
 # The closed sets of the contract, sections 4 and 6, as people say them.
 _GAPS: Final = {
-    "evicted": "the relay no longer holds what followed your last event",
-    "unknown_id": "your last event is not known there",
+    "evicted": "you were away for longer than the relay remembers",
+    "unknown_id": "nobody knows the id that you came with",
     "upstream": "Le Bureau could not continue where it had stopped",
     "oversize": "an event was too big to be passed on",
     "slow": "this terminal read too slowly",
@@ -48,13 +48,14 @@ _GAPS: Final = {
 }
 _CLOSINGS: Final = {
     "slow": "this terminal read too slowly",
-    "credential_revoked": "the key or session was withdrawn",
+    "credential_revoked": "the key or session was revoked",
     "max_age": "the stream has reached its greatest age",
-    "retired": "a newer stream of yours takes its place",
+    "retired": "a newer stream of yours took its place",
     "rebalanced": "the relay spreads its load anew",
     "operator": "an operator ended it",
     "draining": "the relay is being stopped or replaced",
     "upstream_ended": "Le Bureau ended this stream",
+    "internal_error": "something failed in the relay",
 }
 _PASSING: Final = frozenset({408, 425, 429})  # statuses below 500 that time alone can mend
 # Where the answer says nothing itself.
@@ -232,7 +233,7 @@ class Tail:
                 cause = _GAPS.get(str(said.get("cause")), "the relay doesn't say why")
                 return f"events may be missing here: {cause}"
             case "relay.closing":
-                reason = _CLOSINGS.get(str(said.get("reason")), "something failed there")
+                reason = _CLOSINGS.get(str(said.get("reason")), "the relay doesn't say why")
                 return f"the relay closes the stream: {reason}"
             case "relay.refused":
                 wait_s = said.get("retryAfter")

@@ -59,7 +59,8 @@ export class Feed {
     const words = (rejected ? "Approval refused: %s" : sentence).replace("%s", () => task?.content ?? desktop);
     const where = [task && desktop, payload.error].filter(Boolean).join(" · ");
     this.#add({
-      type, desktop: id, tone: rejected ? "bad" : tone, icon, words, where, time: now(), gated: task?.gated ?? false,
+      type, desktop: id, tone: rejected ? "bad" : tone, icon: rejected ? "i-rejected" : icon, words, where,
+      time: now(), gated: task?.gated ?? false,
     });
     if (!EVENTS[type]) this.#offer(type);
   }

@@ -13,8 +13,8 @@ export const STATES = {
 };
 
 export const GAPS = {
-  evicted: "the relay no longer holds what came after",
-  unknown_id: "the place where it left off is not known any more",
+  evicted: "this page was away for longer than the relay remembers",
+  unknown_id: "nobody knows the id that it came with",
   upstream: "Le Bureau could not continue where it had stopped",
   oversize: "an event was too big to be passed on",
   slow: "this page read too slowly",
@@ -28,19 +28,19 @@ export const CLOSINGS = {
   retired: "a newer stream took its place",
   rebalanced: "the relay spreads its load anew",
   operator: "an operator ended it",
-  draining: "the relay is being restarted",
+  draining: "the relay is being stopped or replaced",
   upstream_ended: "Le Bureau ended this stream",
   internal_error: "something failed in the relay",
 };
 
 export const REFUSALS = {
   rate_limited: "too many connects within a minute",
-  too_many_failures: "too many refused keys from this address",
+  too_many_failures: "too many bad keys came from this address",
   too_many_streams: "too many open streams of this user",
-  upstream_unavailable: "Le Bureau does not answer",
-  identity_unavailable: "Le Bureau does not say whose key it is",
+  upstream_unavailable: "Le Bureau can’t be reached, or fails",
+  identity_unavailable: "nobody can say whose key it is just now",
   at_capacity: "the relay is full",
-  draining: "the relay is being restarted",
+  draining: "the relay is being stopped or replaced",
 };
 
 /** What happened, by type: an icon, a tone, and how it is said. `%s` is what it happened to. */

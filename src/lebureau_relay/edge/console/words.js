@@ -27,25 +27,25 @@ export function delay(s) {
 }
 
 export const GAPS = {
-  evicted: 'away for longer than the history reaches',
+  evicted: 'away for longer than the relay remembers',
   unknown_id: 'nobody knows the id they came with',
-  upstream: 'upstream could not go on where it was',
-  oversize: 'an event was too big',
+  upstream: 'upstream could not continue where it had stopped',
+  oversize: 'an event was too big to be passed on',
   slow: 'read too slowly',
   degraded: 'replicas were cut off from each other',
 };
 
 export const REASONS = {
   client_gone: 'the client left',
-  slow: 'the client did not read',
-  credential_revoked: 'its credential was withdrawn',
+  slow: 'the client read too slowly',
+  credential_revoked: 'its credential was revoked',
   max_age: 'it had reached its greatest age',
   retired: 'a newer stream took its place',
-  rebalanced: 'load was spread anew',
+  rebalanced: 'the relay spreads its load anew',
   operator: 'an operator ended it',
-  draining: 'this replica left service',
-  upstream_ended: 'upstream ended the stream',
-  internal_error: 'the relay failed; see its log',
+  draining: 'this replica is being stopped or replaced',
+  upstream_ended: 'upstream ended this stream',
+  internal_error: 'something failed in the relay; see its log',
 };
 
 export const CODES = {
@@ -54,19 +54,19 @@ export const CODES = {
   conflicting_credentials: 'two keys in one request',
   forbidden: 'may not read this',
   origin_not_allowed: "a page of another origin",
-  rate_limited: 'connects too often',
-  too_many_failures: 'bad credentials from one address',
-  too_many_streams: 'too many streams of one identity',
+  rate_limited: 'too many connects within a minute',
+  too_many_failures: 'too many bad keys came from one address',
+  too_many_streams: 'too many open streams of one identity',
   at_capacity: 'the relay is full',
-  draining: 'the relay is leaving service',
+  draining: 'this replica is being stopped or replaced',
   upstream_error: 'an unusable answer from upstream',
-  upstream_unavailable: 'upstream is away',
-  identity_unavailable: 'nobody says who they are',
+  upstream_unavailable: "upstream can't be reached, or fails",
+  identity_unavailable: 'nobody can say whose credential it is',
   upstream_ended: 'upstream has ended this stream',
   not_found: 'no such path',
   method_not_allowed: 'no such verb',
   bad_request: 'a request that makes no sense',
-  internal_error: 'the relay failed; see its log',
+  internal_error: 'something failed in the relay; see its log',
 };
 
 export const STATES = {
