@@ -104,7 +104,7 @@ class Deployment:
         self._share_budgets(broker, clustered=client.clustered)
         self.shared = Shared(broker, partial(_feed_name, self.hash_key))
 
-    def gather(self, own: Callable[[], ReplicaFacts], let_go: Callable[[int], int]) -> None:
+    def gather(self, own: Callable[[], ReplicaFacts], let_go: Callable[[int], None]) -> None:
         """State what this replica is from now on, hear of the others, and let go of streams where
         it has more than its part. Without Redis there is nobody to compare with.
         """
