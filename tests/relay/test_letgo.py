@@ -1,5 +1,7 @@
 """Which streams are given up for other replicas: old and idle ones, in good order."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -188,3 +190,14 @@ def test_what_is_forgotten_on_the_way_is_not_among_the_oldest():
     ended = sorted(at_s for feed in idle for at_s in feed.ended)
     assert ended == [-2004.0, -2003.0, -2003.0, -2002.0]
     assert not any(feed.ended for feed in busy)
+
+
+def test_who_was_looked_at_is_not_held_afterwards():
+    clock, feeds = Ticking(), [Crowd(-1.0), Crowd(-2.0), Crowd(-3.0, silent=False)]
+    let_go = LetGo(feeds, 1, 0.0, clock)
+    turns(let_go, clock)
+    left = [weakref.ref(feed) for feed in feeds]
+    feeds.clear()
+    gc.collect()
+    assert let_go.done
+    assert [one() for one in left] == [None, None, None]

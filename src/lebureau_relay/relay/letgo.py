@@ -66,6 +66,7 @@ class LetGo:
             self._forget_young()
             if not some:
                 self._chosen = self._choose()
+                self._idle, self._busy = [], []  # nobody is kept by having been looked at
             return False
         for one in self._chosen[:_ENDS_PER_LOOK]:
             if one.state is State.LIVE:  # still
