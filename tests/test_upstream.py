@@ -166,6 +166,21 @@ async def test_a_flood_comes_in_slices_and_is_held_off_while_nobody_reads(api, s
     assert await turns <= 2, "one of what was held off, one of the socket: then others' turn"
 
 
+async def test_a_flood_of_tiny_chunks_comes_in_slices_too(api, subscribe):
+    subscription, count = await subscribe(), 100_000
+    api.say(b"b\r\nid:1\ndata\n\n\r\n" * count)
+    reader = Reader(most=0)
+    left = await subscription.read(reader.take)
+    await eventually(lambda: subscription._connection._reading_paused)
+    reader.most = count
+    reader.ids = [int(one.id) for one in left]
+    turns = asyncio.ensure_future(_count_turns(reader))
+    reading = asyncio.ensure_future(subscription.read(reader.take))
+    await reader.has(count)
+    reading.cancel()
+    assert await turns <= 2, "not as many as the socket gave at once"
+
+
 async def _count_turns(reader: Reader) -> int:
     """The most slices that came in one turn of the loop."""
     most, seen = 0, len(reader.sizes)

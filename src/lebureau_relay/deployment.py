@@ -7,6 +7,7 @@ without Redis must stay whole: it is what the other falls back on.
 
 import asyncio
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -39,10 +40,8 @@ _REDIS_WAIT_S = 1.0
 # Nothing is evened out until the same replicas have been there for so many leases: a rollout moves
 # everything anyway.
 _SETTLED_LEASES = 5
-
-# Of a host's name, which may have 64 characters: with what tells processes apart, no more than the
-# census takes (broker/redis/census.py).
-_MAX_HOST = 57
+# Linux knows no longer name of a machine.
+_MAX_HOST = 64
 
 Keep = Callable[[str, Coroutine[None, None, None]], None]
 """Runs a part, which has a name, for as long as the relay lives."""
@@ -74,8 +73,7 @@ class Deployment:
         self.budgets: Budgets = self._local
         self.places: Places = LocalPlaces(limits.upstream_auth_failures_per_minute, time.monotonic)
         self.shared: Shared | None = None
-        # Two processes of one machine, or a pod's two lives, are two replicas.
-        self.name = f"{gethostname()[:_MAX_HOST]}/{secrets.token_hex(3)}"
+        self.name = _replica_name()
         self.replicas: Sequence[ReplicaFacts] = ()  # as they were when last heard of
         self._broker: RedisBroker | None = None
         self._policy_check: asyncio.Task[None] | None = None
@@ -108,7 +106,7 @@ class Deployment:
         self._share_budgets(broker, clustered=client.clustered)
         self.shared = Shared(broker, partial(_feed_name, self.hash_key))
 
-    def gather(self, own: Callable[[], ReplicaFacts], let_go: Callable[[int], int]) -> None:
+    def gather(self, own: Callable[[], ReplicaFacts], let_go: Callable[[int], None]) -> None:
         """State what this replica is from now on, hear of the others, and let go of streams where
         it has more than its part. Without Redis there is nobody to compare with.
         """
@@ -168,6 +166,14 @@ class Deployment:
         if others:
             mend = "set the server's maxmemory-policy to noeviction"
             self._metrics.note("warning", "redis.evicts", policy=sorted(others), mend=mend)
+
+
+def _replica_name() -> str:
+    """What replicas call this one: after its machine, as far as its name is one (RFC 1123, section
+    2.1). Two processes of one machine, or a pod's two lives, are two replicas.
+    """
+    host = re.sub(r"[^A-Za-z0-9.-]", "", gethostname())[:_MAX_HOST]
+    return f"{host}/{secrets.token_hex(3)}"
 
 
 def _feed_name(key: bytes, feed: FeedKey) -> str:

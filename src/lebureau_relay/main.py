@@ -39,7 +39,6 @@ from lebureau_relay.relay.hub import Hub, HubLimits
 from lebureau_relay.relay.observer import Observer, ReplicaFacts
 from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import Source, StreamSpec
-from lebureau_relay.relay.share import Role
 from lebureau_relay.relay.survey import Survey
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
@@ -295,10 +294,9 @@ class Relay:
         return False, "draining" if self.hub.draining else "starting"
 
     def _own_facts(self) -> ReplicaFacts:
-        """Cheap, since it is asked for every second or two, and feeds may be ten thousand."""
-        owned = sum(feed.role != Role.FOLLOWER for feed in self.hub.feeds())
+        """Not from the hub's facts: among ten thousand feeds those hold up the loop."""
         _, state = self._readiness()
-        return ReplicaFacts(self._deployment.name, self._admission.taken, owned, state)
+        return ReplicaFacts(self._deployment.name, self._admission.taken, self.hub.owned, state)
 
     async def _probe_lag(self) -> None:
         """How much later than asked the loop wakes us: what every delivery waits at worst."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from tests.broker.conftest import CLUSTER
@@ -10,7 +11,10 @@ from tests.broker.programs import REDIS_6, REDIS_7, VALKEY, eventually
 from tests.broker.stands import RedisStand
 
 from lebureau_relay.broker.redis import RedisBroker, RedisCensus
-from lebureau_relay.relay.observer import ReplicaFacts
+from lebureau_relay.config import Settings
+from lebureau_relay.deployment import Deployment
+from lebureau_relay.metrics import Metrics
+from lebureau_relay.relay.observer import HubFacts, ReplicaFacts
 
 pytestmark = pytest.mark.server
 
@@ -87,22 +91,57 @@ async def test_who_is_killed_is_forgotten_within_the_lease(meet):
     assert all({one.name for one in heard} == {"pod-a/1"} for heard in a.heard[begun:])
 
 
-async def test_a_name_with_blanks_or_of_any_length_is_one_name(meet):
-    (a,) = await meet("pod-a/1")
-    a.name = "my laptop\n" + "x" * 500
-    await eventually(lambda: any(name.startswith("mylaptopx") for name in a.sees), SOON_S)
-    assert max(map(len, a.sees)) == 64
+@pytest.mark.parametrize("host", ["relay-" + "x" * 57, "my laptop\n", "h\udcff\xe4", ""])
+async def test_whatever_its_machine_is_called_a_replica_knows_itself_and_its_twin(
+    kept, monkeypatch, host
+):
+    monkeypatch.setattr("lebureau_relay.deployment.gethostname", lambda: host)
+    stand = RedisStand(kept(VALKEY).url)
+    redis = {"url": stand.url, "prefix": stand.prefix, "hash_secret": "s" * 32}
+    settings = Settings.model_validate({"redis": redis | {"lease_ttl": 1}})
+    lives: list[asyncio.Task[None]] = []
+    twins = []
+    for _ in range(2):
+        metrics = Metrics(
+            ["desktops"],
+            HubFacts,
+            lambda *_: None,
+            "0",
+            subscribers_limit=1,
+            redis_operations=("pipeline",),
+        )
+        twin = Deployment(
+            settings, metrics, lambda _, life: lives.append(asyncio.ensure_future(life))
+        )
+        await twin.join()
+        twin.gather(partial(ReplicaFacts, twin.name, 1, 0, "ready"), lambda _: None)
+        twins.append(twin)
+    names = {twin.name for twin in twins}
+    assert len(names) == 2
+    try:
+        for twin in twins:
+            await eventually(lambda twin=twin: {one.name for one in twin.replicas} == names, SOON_S)
+        assert max(map(len, names)) <= 64 + len("/") + 6
+    finally:
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+        for twin in twins:
+            await twin.leave()
+        await stand.close()
 
 
 async def test_what_another_version_says_is_passed_over(meet, kept):
     (a,) = await meet("pod-a/1")
     arguments = (60_000, "something else altogether, in more words", "")
     await a.broker.pipe.call("census", (f"{meet.prefix}:{{replicas}}:roll",), arguments)
-    await a.broker.pipe.call(
-        "census", (f"{meet.prefix}:{{replicas}}:roll",), (60_000, b"\xff -1 x y", "")
-    )
+    for word in (b"\xff -1 x y", b"9" * 5_000 + b" 1 ready x", b"1 " + b"9" * 400 + b" ready x"):
+        await a.broker.pipe.call(
+            "census", (f"{meet.prefix}:{{replicas}}:roll",), (60_000, word, "")
+        )
     begun = len(a.heard)
-    await eventually(lambda: len(a.heard) >= begun + 3, SOON_S)
+    await eventually(lambda: len(a.heard) >= begun + 3 or a.life.done(), SOON_S)
+    assert not a.life.done()
     assert set(a.sees) == {"pod-a/1"}
 
 

@@ -19,7 +19,7 @@ QUOTED = "not-a-secret%3A%2F%40%25"
 
 
 async def works(stand: RedisStand) -> None:
-    """One owns and appends, another hears and reads."""
+    """One owns and appends, another hears and reads; and each can be counted."""
     owner, token = await begun(stand)
     member, other = Member(), await stand.broker()
     other.enter(stand.feed, member)
@@ -30,6 +30,8 @@ async def works(stand: RedisStand) -> None:
     assert offsets(page.entries) == [1, 2]
     assert await owner.give(stand.feed, token, if_wanted=False)
     await eventually(lambda: member.free)
+    roll = (f"{stand.prefix}:{{replicas}}:roll",)
+    assert await other.pipe.call("census", roll, (1_000, "1 0 ready a", "")) == [b"1 0 ready a"]
     await stand.stop(other)
     await other.close()  # has nothing more to do
 

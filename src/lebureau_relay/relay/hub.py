@@ -22,12 +22,12 @@ from lebureau_relay.relay.farewells import Farewells
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
-from lebureau_relay.relay.letgo import oldest_idle
+from lebureau_relay.relay.letgo import LetGo
 from lebureau_relay.relay.observer import HubFacts
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedKey, Identity
 from lebureau_relay.relay.rounds import SLOT_S, Rounds
-from lebureau_relay.relay.share import Share, Shared
+from lebureau_relay.relay.share import Role, Share, Shared
 from lebureau_relay.relay.subscriber import Subscriber
 from lebureau_relay.relay.survey import Tally
 from lebureau_relay.relay.turns import Turns
@@ -81,6 +81,7 @@ class Hub:
         self._held_off = HeldOff(lambda: self.clock())  # noqa: PLW0108 - tests drive the clock
         self.turns = Turns(self.clock)
         self._farewells = Farewells(outside.observer, self.turns)
+        self._letting_go: LetGo | None = None
         self._rounds = Rounds(self, self._close_feed, outside.uniform)
 
     # -- life
@@ -180,14 +181,14 @@ class Hub:
             if identity is None or feed.key.identity == identity
         )
 
-    def let_go(self, most: int) -> int:
-        """End up to so many streams, the oldest idle ones, so that they begin again elsewhere; how
-        many.
+    def let_go(self, most: int) -> None:
+        """End up to so many streams, the oldest idle ones, so that they begin again elsewhere; in
+        turns that hold nobody up. Who is still at the last ones does no more.
         """
-        chosen = oldest_idle(self._feeds.values(), most, self.clock(), self.timings.settle_s)
-        for subscriber in chosen:
-            subscriber.feed.end(subscriber, CloseReason.REBALANCED)
-        return len(chosen)
+        if self._letting_go is None or self._letting_go.done:
+            feeds, min_age_s = self._feeds.values(), self.timings.settle_s
+            self._letting_go = LetGo(feeds, most, min_age_s, self.clock)
+            self.turns.job(self._letting_go)
 
     # -- what feeds ask for (host.Host)
 
@@ -252,6 +253,16 @@ class Hub:
         return int(1000 * spread(base_s, self._outside.uniform))
 
     # -- facts
+
+    @property
+    def owned(self) -> int:
+        """Feeds that are subscribed to upstream here."""
+        follower = Role.FOLLOWER
+        return sum(
+            1
+            for feed in self._feeds.values()
+            if feed.share is None or feed.share.role is not follower
+        )
 
     def facts(self) -> HubFacts:
         """The hub at this moment."""

@@ -214,6 +214,8 @@ class Owner:
 
     def _append(self, continuity: Continuity, event: Event) -> None:
         feed, history = self._feed, self._feed.history
+        if feed.state is FeedState.CLOSED:  # by a share that has yet to stop us: counted already
+            return
         before_bytes = history.size_bytes
         entries = continuity.take(event, self.heard_at_s)
         feed.publish(entries)

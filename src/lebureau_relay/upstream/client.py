@@ -61,6 +61,7 @@ class Connection(ResponseHandler):
     """
 
     reader: Reader | None = None  # of the stream that comes by it now
+    _resuming = False  # what was held off is due
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -75,13 +76,15 @@ class Connection(ResponseHandler):
             self.reader.look()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
-        """Called by whoever has read something: mostly there is nothing to resume. What was held
-        off comes in a turn of its own, so that a flood is read in slices.
+        """Called by whoever has read something, for each chunk of it: mostly there is nothing to
+        resume. What was held off comes in a turn of its own, so that a flood is read in slices.
         """
-        if self._reading_paused:
+        if self._reading_paused and not self._resuming:
+            self._resuming = True
             self._loop.call_soon(self._resume, resume_parser)
 
     def _resume(self, resume_parser: bool) -> None:  # noqa: FBT001
+        self._resuming = False
         if self._reading_paused:
             super().resume_reading(resume_parser)
 

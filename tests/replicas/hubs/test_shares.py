@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from tests.replicas.hubs.deployment import LEASE_S
 
 
@@ -229,3 +230,19 @@ async def test_what_follows_a_cursor_that_is_on_its_way_to_the_log_is_not_sent_b
         assert numbers(client) == list(range(numbers(client)[0], 2 * count + 1))
     assert numbers(client)[0] == cursor + 1
     assert client.reader.gaps == []
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_what_comes_while_a_feed_is_closed_is_not_counted_for_ever(deploy, turns):
+    site = deploy(1)
+    (here,) = site.replicas
+    client = await site.join(here)
+    await site.emit(1)
+    feed = here.feed
+    site.api.emit_ids(2)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    here.hub._close_feed(feed)
+    await site.passes(1.0)
+    assert client.told == ["1", "relay.closing"]
+    assert (here.hub.history_bytes, len(feed.history)) == (0, 0)

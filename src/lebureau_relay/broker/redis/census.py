@@ -15,14 +15,14 @@ from lebureau_relay.relay.ports import BrokerDown
 
 # So often within a lease that two statements in a row may be lost.
 _STATEMENTS: Final = 3
-# What a name may bring into a server that others read: a host's is no longer (RFC 1123, section
-# 2.1).
-_MAX_NAME: Final = 64
+# More streams or feeds than any replica has; what is longer was said by nobody of ours.
+_MAX_DIGITS: Final = 9
 
 
 class RedisCensus:
-    """`run` is its life. `own` is what this replica says of itself; `heard` is told what all say,
-    this one among them, or nothing while the server is away.
+    """`run` is its life. `own` is what this replica says of itself, by a name without blanks that
+    no other has; `heard` is told what all say, this one among them, or nothing while the server is
+    away.
     """
 
     def __init__(
@@ -53,8 +53,7 @@ class RedisCensus:
 
 
 def _written(facts: ReplicaFacts) -> str:
-    name = "".join(facts.name.split())[:_MAX_NAME]
-    return f"{facts.streams} {facts.owned} {facts.state} {name}"
+    return f"{facts.streams} {facts.owned} {facts.state} {facts.name}"
 
 
 def _read(answer: Iterable[bytes]) -> Iterable[ReplicaFacts]:
@@ -62,6 +61,10 @@ def _read(answer: Iterable[bytes]) -> Iterable[ReplicaFacts]:
     found = {}
     for line in answer:
         match line.decode("utf-8", "replace").split(" "):
-            case [streams, owned, state, name] if streams.isdecimal() and owned.isdecimal():
+            case [streams, owned, state, name] if _is_count(streams) and _is_count(owned):
                 found[name] = ReplicaFacts(name, int(streams), int(owned), state)
     return (found[name] for name in sorted(found))
+
+
+def _is_count(word: str) -> bool:
+    return word.isdecimal() and len(word) <= _MAX_DIGITS
