@@ -202,6 +202,7 @@ class Storm(RuleBasedStateMachine):
         old = self.site.replicas[which]
         if dies:
             old.seat.die()
+        self.site.wake(old)
         await self.site.stop(old)
         self.site.replicas.insert(which, self.site.start())
         self.site.replicas.pop()
@@ -248,6 +249,8 @@ class Storm(RuleBasedStateMachine):
         """Let go of what a failure left: what is cancelled may take time to end, which passes only
         here.
         """
+        for replica in self.site.replicas if hasattr(self, "site") else ():
+            self.site.wake(replica)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await self.runner.get_loop().advance(60.0)
@@ -255,7 +258,9 @@ class Storm(RuleBasedStateMachine):
     def ends_well(self) -> None:
         site = self.site
         site.server.switch(True)
+        site.api.up.set()
         for replica in site.replicas:
+            site.wake(replica)
             replica.seat.road.set()
             replica.seat.deaf = False
             replica.seat.lost_answers = replica.seat.drop = 0
@@ -285,6 +290,33 @@ class Nameless(Storm):
         self.every = every
 
 
+class Starved(Storm):
+    """No time for anybody: replicas stand still while others go on, and upstream takes requests
+    without an answer. A class of its own, since more rules for all would dilute the others.
+    """
+
+    @rule(wait=waits)
+    def hangs(self, wait):
+        self.site.api.up.clear()
+        self.go(wait)
+
+    @precondition(lambda self: not self.site.api.up.is_set())
+    @rule(wait=waits)
+    def answers(self, wait):
+        self.site.api.up.set()
+        self.go(wait)
+
+    @rule(which=replicas, wait=waits)
+    def is_paused(self, which, wait):
+        self.site.pause(self.site.replicas[which])
+        self.go(wait)
+
+    @rule(which=replicas, wait=waits)
+    def goes_on(self, which, wait):
+        self.site.wake(self.site.replicas[which])
+        self.go(wait)
+
+
 def examples(count: int) -> settings:
     """Always the same storms; RELAY_EXAMPLES asks for so many new ones."""
     return settings(
@@ -299,6 +331,6 @@ def examples(count: int) -> settings:
 
 
 @pytest.mark.timeout(3600)  # a failure is shrunk, which takes minutes
-@pytest.mark.parametrize("weather", [Storm, Nameless])
+@pytest.mark.parametrize("weather", [Storm, Nameless, Starved])
 def test_nothing_is_lost_or_repeated_in_silence(weather):
     run_state_machine_as_test(weather, settings=examples(30))
