@@ -202,7 +202,6 @@ class Storm(RuleBasedStateMachine):
         old = self.site.replicas[which]
         if dies:
             old.seat.die()
-        self.site.wake(old)
         await self.site.stop(old)
         self.site.replicas.insert(which, self.site.start())
         self.site.replicas.pop()
@@ -249,8 +248,6 @@ class Storm(RuleBasedStateMachine):
         """Let go of what a failure left: what is cancelled may take time to end, which passes only
         here.
         """
-        for replica in self.site.replicas if hasattr(self, "site") else ():
-            self.site.wake(replica)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await self.runner.get_loop().advance(60.0)
@@ -258,9 +255,7 @@ class Storm(RuleBasedStateMachine):
     def ends_well(self) -> None:
         site = self.site
         site.server.switch(True)
-        site.api.up.set()
         for replica in site.replicas:
-            site.wake(replica)
             replica.seat.road.set()
             replica.seat.deaf = False
             replica.seat.lost_answers = replica.seat.drop = 0
@@ -315,6 +310,21 @@ class Starved(Storm):
     def goes_on(self, which, wait):
         self.site.wake(self.site.replicas[which])
         self.go(wait)
+
+    async def _replace(self, which: int, *, dies: bool) -> None:
+        self.site.wake(self.site.replicas[which])
+        await super()._replace(which, dies=dies)
+
+    async def _abandon(self) -> None:
+        for replica in self.site.replicas if hasattr(self, "site") else ():
+            self.site.wake(replica)
+        await super()._abandon()
+
+    def ends_well(self) -> None:
+        self.site.api.up.set()
+        for replica in self.site.replicas:
+            self.site.wake(replica)
+        super().ends_well()
 
 
 def examples(count: int) -> settings:
