@@ -2,12 +2,15 @@
 
 Every callback of asyncio's futures and tasks goes through `call_soon`, so counting there tells when
 nothing is left to do. That makes `settle` exact, where a sleep would be luck.
+
+What runs in a context that names a process can be frozen, as SIGSTOP does it, while the rest goes
+on.
 """
 
 import asyncio
 import heapq
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, ContextVar, copy_context
 from itertools import count
 from typing import Any
 
@@ -15,6 +18,9 @@ import uvloop
 
 # Work that goes on for so many turns at one moment never ends: a busy loop in what is tested.
 _MAX_TURNS = 20_000
+
+# The process that a callback would belong to, where several are played on one loop.
+PROCESS: ContextVar[str] = ContextVar("process", default="")
 
 
 class StillLoop(uvloop.Loop):
@@ -25,6 +31,7 @@ class StillLoop(uvloop.Loop):
         self.now_s = 1_000.0
         self.faults: list[dict[str, Any]] = []  # what would have been logged as an error
         self._scheduled = 0
+        self._frozen: dict[str, list[asyncio.Handle]] = {}  # process -> what waits for it to go on
         self._order = count()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self.set_exception_handler(lambda _, context: self.faults.append(context))
@@ -35,8 +42,31 @@ class StillLoop(uvloop.Loop):
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
+        if self._frozen:
+            context = context or copy_context()
+            held = self._frozen.get(context.get(PROCESS, ""))
+            if held is not None:
+                held.append(asyncio.Handle(callback, args, self, context))
+                return held[-1]
         self._scheduled += 1
         return super().call_soon(callback, *args, context=context)
+
+    def freeze(self, process: str) -> None:
+        """SIGSTOP: nothing of it runs, and what becomes due waits."""
+        self._frozen.setdefault(process, [])
+
+    def thaw(self, process: str) -> None:
+        """SIGCONT: all that has become due, in order, at once."""
+        for handle in self._frozen.pop(process, ()):
+            self._due(handle)
+
+    def _due(self, handle: asyncio.Handle) -> None:
+        """A handle's moment has come; it runs in a context of its own."""
+        held = self._frozen.get(handle._context.get(PROCESS, ""))
+        if held is not None:
+            held.append(handle)
+        elif not handle.cancelled():
+            self.call_soon(handle._run)
 
     def call_later(
         self,
@@ -54,7 +84,7 @@ class StillLoop(uvloop.Loop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self, context or copy_context())
         heapq.heappush(self._timers, (when, next(self._order), handle))
         return handle
 
@@ -80,7 +110,6 @@ class StillLoop(uvloop.Loop):
             self.now_s = max(self.now_s, self._timers[0][0])
             while self._timers and self._timers[0][0] <= self.now_s:
                 _, _, handle = heapq.heappop(self._timers)
-                if not handle.cancelled():
-                    self.call_soon(handle._run)
+                self._due(handle)
             await self.settle()
         self.now_s = max(self.now_s, until_s)

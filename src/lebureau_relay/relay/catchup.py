@@ -25,6 +25,7 @@ from lebureau_relay.core.event import (
     trim,
     upstream_cursor,
 )
+from lebureau_relay.core.history import Standing
 from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.feed import Feed
 from lebureau_relay.relay.ports import Source, Subscription
@@ -64,7 +65,8 @@ class Group:
     own: bool = False  # the feed's own subscription is bringing what it needs
     # The ring has its cursor, but the log has not taken it yet: `seen` will say so.
     coming: bool = False
-    last_id: bytes = b""  # of the events sent to them so far
+    sent: int = 0  # so many events, so far
+    last_id: bytes = b""  # of the last of them
     subscribers: list[Subscriber] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,14 +110,30 @@ class CatchUp:
         """The feed's own subscription has brought an entry, which may settle a wait."""
         for group in list(self.waiting):
             if group.last_id:
-                # Brought by the catch-up before the feed had it: it was live, so the cursor was
-                # ignored.
-                if trim(group.last_id) == entry.key:
-                    self._finish(group, Outcome.IGNORED, entry.offset)
+                self._compare(group, entry)
             elif group.cursor == entry.key:
                 self._finish(group, Outcome.SEEN, entry.offset)
             elif group.own and split_derived(entry.key)[0] != group.base:
                 self._finish(group, Outcome.IGNORED, group.start)
+
+    def _compare(self, group: Group, entry: Entry) -> None:
+        """The feed's own subscription brings what the catch-up has brought before."""
+        if trim(group.last_id) == entry.key:
+            ran_on = self._place(group) == entry.offset  # else it was live: the cursor was ignored
+            self._finish(group, Outcome.FILLED if ran_on else Outcome.IGNORED, entry.offset)
+
+    def _place(self, group: Group) -> int | None:
+        """Where the ring goes on for a group, if it holds all from the cursor on: a replica that
+        lags may get the cursor's event later than the client. Then as many as were sent follow it,
+        and the last is the last.
+        """
+        history = self._feed.history
+        standing, offset = history.find(group.cursor)
+        offset += group.sent
+        if standing is not Standing.HELD or offset > history.top:
+            return None
+        met = not group.sent or history.entry(offset).key == trim(group.last_id)
+        return offset if met else None
 
     def resumed(self) -> None:
         """A waiter's socket takes bytes again, or is gone."""
@@ -240,9 +258,11 @@ class CatchUp:
         if event.id and trim(event.id) == trim(history.floor_id):
             return _Step(Outcome.FILLED, history.first - 1, send=True)
         if not event.id or event.id in history or trim(event.id) == group.base:
-            group.coming = group.cursor in history and not group.last_id
+            group.coming = group.cursor in history and self._place(group) is not None
             return _PASS if group.coming else _Step(Outcome.IGNORED)
-        return _SEND
+        # The ring has the cursor by now, and will bring the rest itself.
+        group.coming = bool(group.last_id) and group.cursor in history
+        return _PASS if group.coming else _SEND
 
     async def _send(self, group: Group, event: Event) -> None:
         """Hand an event to a group, and wait until all of it can take more."""
@@ -251,6 +271,7 @@ class CatchUp:
             block = gap_block(GapCause.OVERSIZE, group.last_id or group.cursor, event.id)
         else:
             block = sse.block(event.id, event.type, event.data)
+        group.sent += 1
         group.last_id = event.id
         for subscriber in waiters:
             subscriber.resume_id = event.id

@@ -8,12 +8,13 @@ how a stale owner's last word reaches a server that has long had another owner.
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.relay.api import Api, Line
 from tests.relay.house import ALICE, KEY, Client, House, Journal, Register
-from tests.relay.loop import StillLoop
+from tests.relay.loop import PROCESS, StillLoop
 
 from lebureau_relay.broker.memory import MemoryBroker, MemoryServer
 from lebureau_relay.core.credential import Credential
@@ -77,7 +78,8 @@ class Ear:
     def _hear(self, word: Any, *facts: object) -> None:
         seat = self._seat
         if seat.road.is_set() and (seat.ticking or not seat.deaf):
-            asyncio.get_running_loop().call_later(LATENCY_S, self._heard, word, *facts)
+            loop = asyncio.get_running_loop()
+            loop.call_later(LATENCY_S, self._heard, word, *facts, context=seat.context)
 
     def _heard(self, word: Any, *facts: object) -> None:
         if self._seat.ears.get(self._feed) is self:
@@ -97,6 +99,7 @@ class Seat(MemoryBroker):
         self.drop = 0  # so many of the next calls never arrive
         self.up = True
         self.ears: dict[str, Ear] = {}
+        self.context: Context = copy_context()  # of the process that the replica is
         self._travels: set[asyncio.Task[Any]] = set()
 
     def is_up(self) -> bool:
@@ -279,6 +282,9 @@ class Replica(House):
         self.hub.start()
         self._keeping = asyncio.ensure_future(self.seat.keep())
 
+    def joining(self, *args: Any, **kwargs: Any) -> "asyncio.Task[Client]":
+        return self.loop.create_task(self.join(*args, **kwargs), context=self.seat.context)
+
     @property
     def role(self) -> str:
         return self.feed.role
@@ -321,9 +327,12 @@ class Deployment:
             self.start()
 
     def start(self) -> Replica:
-        """One replica more."""
+        """One replica more, in a process of its own."""
         self._made += 1
-        made = Replica(
+        context = copy_context()
+        context.run(PROCESS.set, f"r{self._made}x")
+        made = context.run(
+            Replica,
             self.loop,
             self.timings,
             self.limits,
@@ -364,6 +373,14 @@ class Deployment:
         joining = replica.joining(cursor, who)
         await self.passes()
         return await joining
+
+    def pause(self, replica: Replica) -> None:
+        """Stop a replica's process: it takes no part in anything, and doesn't know it."""
+        self.loop.freeze(replica.name)
+
+    def wake(self, replica: Replica) -> None:
+        """Let a replica's process go on."""
+        self.loop.thaw(replica.name)
 
     def part(self, replica: Replica) -> None:
         """Cut a replica's road to the server; what is on it waits."""

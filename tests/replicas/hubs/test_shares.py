@@ -246,3 +246,39 @@ async def test_what_comes_while_a_feed_is_closed_is_not_counted_for_ever(deploy,
     await site.passes(1.0)
     assert client.told == ["1", "relay.closing"]
     assert (here.hub.history_bytes, len(feed.history)) == (0, 0)
+
+
+async def test_what_upstream_brings_before_the_log_has_even_the_cursor_is_no_gap(deploy):
+    site = deploy(2)
+    here, behind = site.replicas
+    ahead = await site.join(here)
+    stays = await site.join(behind)
+    await site.emit(1, 2, 3)
+    behind.seat.deaf = True  # its next look at the log is due with a tick
+    await site.emit(4, 5, seconds=0.01)
+    assert numbers(stays) == [1, 2, 3]
+    comes = await site.join(behind, "4")
+    await site.emit(6, 7, seconds=0.01)
+    assert numbers(comes) == [5, 6, 7], "upstream brings them while the ring ends at 3"
+    await site.passes(LEASE_S)
+    await site.emit(8)
+    await site.passes(LEASE_S)
+    assert comes.reader.gaps == []
+    assert numbers(comes) == [5, 6, 7, 8]
+    assert numbers(stays) == numbers(ahead) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_an_upstream_that_ignores_a_cursor_which_the_log_lacks_is_found_out(deploy):
+    site = deploy(2)
+    here, behind = site.replicas
+    await site.join(here)
+    await site.join(behind)
+    await site.emit(1, 2, 3)
+    behind.seat.deaf = True
+    await site.emit(4, 5, seconds=0.01)
+    site.api.known = "live"
+    comes = await site.join(behind, "4")
+    await site.emit(6, seconds=0.01)
+    assert numbers(comes) == [6], "5 is missing"
+    await site.passes(LEASE_S)
+    assert [block.payload["cause"] for block in comes.reader.gaps] == ["unknown_id"]

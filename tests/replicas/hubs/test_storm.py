@@ -285,6 +285,48 @@ class Nameless(Storm):
         self.every = every
 
 
+class Starved(Storm):
+    """No time for anybody: replicas stand still while others go on, and upstream takes requests
+    without an answer. A class of its own, since more rules for all would dilute the others.
+    """
+
+    @rule(wait=waits)
+    def hangs(self, wait):
+        self.site.api.up.clear()
+        self.go(wait)
+
+    @precondition(lambda self: not self.site.api.up.is_set())
+    @rule(wait=waits)
+    def answers(self, wait):
+        self.site.api.up.set()
+        self.go(wait)
+
+    @rule(which=replicas, wait=waits)
+    def is_paused(self, which, wait):
+        self.site.pause(self.site.replicas[which])
+        self.go(wait)
+
+    @rule(which=replicas, wait=waits)
+    def goes_on(self, which, wait):
+        self.site.wake(self.site.replicas[which])
+        self.go(wait)
+
+    async def _replace(self, which: int, *, dies: bool) -> None:
+        self.site.wake(self.site.replicas[which])
+        await super()._replace(which, dies=dies)
+
+    async def _abandon(self) -> None:
+        for replica in self.site.replicas if hasattr(self, "site") else ():
+            self.site.wake(replica)
+        await super()._abandon()
+
+    def ends_well(self) -> None:
+        self.site.api.up.set()
+        for replica in self.site.replicas:
+            self.site.wake(replica)
+        super().ends_well()
+
+
 def examples(count: int) -> settings:
     """Always the same storms; RELAY_EXAMPLES asks for so many new ones."""
     return settings(
@@ -299,6 +341,6 @@ def examples(count: int) -> settings:
 
 
 @pytest.mark.timeout(3600)  # a failure is shrunk, which takes minutes
-@pytest.mark.parametrize("weather", [Storm, Nameless])
+@pytest.mark.parametrize("weather", [Storm, Nameless, Starved])
 def test_nothing_is_lost_or_repeated_in_silence(weather):
     run_state_machine_as_test(weather, settings=examples(30))
