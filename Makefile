@@ -18,7 +18,7 @@ UNIT_TESTS = $(wildcard tests/core tests/relay tests/test_*.py)
 PROGRAMS = src tests $(wildcard bench)
 
 .NOTPARALLEL:
-.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz lock model audit clean venv dev needs static core-coverage
+.PHONY: help demo test check bench soak micro bench-tools chaos-replicas docs fuzz image image-test policy lock model audit clean venv dev needs static core-coverage
 
 help: ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -72,6 +72,28 @@ fuzz: MINUTES = 5
 fuzz: dev ## bend everything that reads others' bytes; MINUTES=… in all, always with new seeds
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
+IMAGE ?= lebureau-relay
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# The time of everything in the image, so that two builds of a commit are the same.
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
+
+# Docker's program is there on many machines whose daemon isn't. BuildKit takes the times of files in layers only from
+# `BUILD_FLAGS='--output type=oci,dest=relay.tar,rewrite-timestamp=true'`; the others have --timestamp.
+image: ## build it with docker, podman or buildah, whichever works; IMAGE=… TAG=… BASE=… BUILD_FLAGS=…
+	@if docker info >/dev/null 2>&1; then set -- docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH); \
+	elif command -v podman >/dev/null; then set -- podman build --timestamp $(EPOCH); \
+	elif command -v buildah >/dev/null; then set -- buildah build --timestamp $(EPOCH); \
+	else echo 'error: nothing here builds images; install one of docker, podman and buildah' >&2; exit 1; fi; \
+	set -- "$$@" $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(TAG) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) --tag $(IMAGE):$(TAG) $(BUILD_FLAGS) .; \
+	echo "$$@"; exec "$$@"
+
+image-test: dev ## build the image twice and run it without a right, on a base made here; root, mmdebstrap and buildah; minutes
+	$(BIN)/python -m pytest -q --timeout 1200 tests/k8s/image.py
+
+policy: dev ## what others think of the manifests: checkov, on every overlay, in an environment of its own
+	@tests/k8s/policy.sh $(PYTHON)
+
 static: dev
 	@$(BIN)/ruff format --check --quiet $(PROGRAMS) || \
 		{ echo 'mend with: $(BIN)/ruff format $(PROGRAMS)' >&2; exit 1; }
@@ -121,5 +143,5 @@ audit: ## known advisories against everything that is locked; asks the package i
 	@tests/audit.sh $(PYTHON)
 
 clean: ## remove everything that was made, the environment included
-	rm -rf $(VENV) bench/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) bench/.cache tests/k8s/.cache $(DOCS) dist build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.machine import TICKS_PER_S, BenchError
 
 _C = Path(__file__).parent / "c"
@@ -26,7 +27,11 @@ _given: set[int] = set()
 
 
 class Program:
-    """One running program, pinned to `core`. Its errors go to a file in `folder`."""
+    """One running program, pinned to `core`. Its errors go to a file in `folder`.
+
+    `urgency` above 0 asks for real time (see `machine.hurry`): for the instruments, never for what
+    is measured.
+    """
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class Program:
         core: int,
         folder: Path,
         env: Mapping[str, str] | None = None,
+        urgency: int = 0,
     ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
@@ -55,6 +61,8 @@ class Program:
                 )
         finally:
             os.sched_setaffinity(0, before)
+        if urgency:
+            machine.hurry(self._process.pid, urgency)
 
     @property
     def pids(self) -> list[int]:

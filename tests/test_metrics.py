@@ -190,14 +190,19 @@ def test_a_meter_counts_what_it_is_told(around):
         ("upstream_events_total", "activity"): 0,
     }.items():
         assert values[name] == value, name
-    assert metrics.totals() == {
+    counts = metrics.counts()
+    assert {name: sum(counts[name].values()) for name in ("upstream_events", "deliveries")} == {
         "upstream_events": 3,
         "deliveries": 30,
-        "delivered_bytes": 1000,
-        "gaps": 1,
-        "refusals": 1,
-        "closes": 1,
     }
+    assert counts["delivered_bytes"]["desktops",] == 1000
+    assert counts["gaps"]["desktops", "evicted"] == 1
+    assert counts["refusals"]["forbidden",] == 1
+    assert counts["closes"]["desktops", "slow"] == 1
+    delays = counts["delivery_delay_seconds"]
+    assert (delays["desktops", "0.001"], delays["desktops", "0.0025"]) == (0, 1)
+    assert list(delays)[-1] == ("activity", "+Inf"), "bounds ascend, as they are told"
+    assert sum(counts["event_loop_lag_seconds"].values()) >= 1
 
 
 def test_redis_is_silent_until_there_is_one(around):

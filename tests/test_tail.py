@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -142,15 +143,17 @@ async def test_waits_as_long_as_it_is_told(simulator: Simulator) -> None:
     simulator.fault("429:7", times=1)
     async with Reader(simulator.url + path, key=user.key) as reader:
         await reader.until(lambda: "trying again" in reader.err.getvalue())
-    assert "refused for now (429); trying again in 7.0 s" in reader.err.getvalue()
+    assert (
+        "refused for now (429: too many tries, or streams open; close some); trying again in 7.0"
+        in reader.err.getvalue()
+    )
 
 
 async def test_comes_back_after_an_outage(simulator: Simulator) -> None:
     user, stream = simulator.user(), Stream.DESKTOPS
     await simulator.stop()
     async with Reader(simulator.url + stream.path, key=user.key) as reader:
-        await reader.until(lambda: "can't connect" in reader.err.getvalue())
-        assert "(Connection refused)" in reader.err.getvalue()
+        await reader.until(lambda: "nothing listens at 127.0.0.1" in reader.err.getvalue())
         await simulator.start(port=int(simulator.url.rpartition(":")[2]))
         await reader.until(lambda: simulator.subscriptions_total == 1)
         simulator.emit(user.id, stream)
@@ -161,7 +164,7 @@ async def test_comes_back_after_an_outage(simulator: Simulator) -> None:
     ("fault", "sentence"),
     [
         ("401", "a valid key is needed; set LEBUREAU_API_KEY (401)"),
-        ("403", "this key may not read this stream (403)"),
+        ("403", "this key may not read this stream; ask whoever gave it for one that may (403)"),
         ("404", "there is no such stream; check the address (404)"),
         ("204", "this stream has ended for good (204)"),
         ("redirect", "sends us elsewhere"),
@@ -179,6 +182,37 @@ async def test_final_answers_end_with_a_sentence(
     assert str(caught.value).startswith(f"{url}: {sentence}")
     assert key not in str(caught.value)
     assert len(simulator.requests) == 1
+
+
+async def test_a_name_without_an_address_is_told_and_tried_again() -> None:
+    async with Reader("http://no-such-name.invalid:8080/stream") as reader:
+        await reader.until(lambda: "trying again" in reader.err.getvalue())
+    said = "no address is known for the name no-such-name.invalid; check it, or the network"
+    assert said in reader.err.getvalue()
+
+
+async def test_https_where_none_is_spoken_is_final(simulator: Simulator) -> None:
+    async with Reader(simulator.url.replace("http:", "https:") + "/x") as reader:
+        with pytest.raises(RelayError, match=r"no TLS can be agreed on; if it speaks plain HTTP"):
+            await reader.until(lambda: False)
+
+
+async def test_a_certificate_of_nobody_is_final(tmp_path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    await asyncio.to_thread(
+        subprocess.run, [*command.split(), *files], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Reader(f"https://localhost:{port}/x") as reader:
+        with pytest.raises(
+            RelayError, match=r"isn't trusted \(self.signed certificate\); if it sho"
+        ):
+            await reader.until(lambda: False)
 
 
 async def test_tells_what_the_problem_document_says(served) -> None:
@@ -267,6 +301,14 @@ def test_what_a_stranger_sends_can_not_move_the_cursor() -> None:
     assert "\x1b" not in line
     assert "\x9b" not in line
     assert "\x1b" not in shown(b"\x1b[2J no JSON")
+
+
+def test_what_a_terminal_could_obey_is_escaped_in_json() -> None:
+    said = {"a\u009b2J": "\x7f \u202e \u2028 é 桌 \U000e0041", "b": [1]}
+    line = shown(json.dumps(said, ensure_ascii=False, indent="\t").encode(), as_json=True)
+    assert line[:-1].isprintable()
+    assert "é 桌" in line
+    assert json.loads(line)["data"] == said
 
 
 def test_colours_go_by_type() -> None:
@@ -393,14 +435,35 @@ async def test_a_final_answer_is_exit_code_1(simulator: Simulator, program) -> N
     assert b"a valid key is needed" in errors
 
 
-async def test_a_terminal_gets_colours_and_whole_lines(simulator: Simulator, program) -> None:
+async def test_a_pipe_gets_events_alone_and_each_at_once(simulator: Simulator, program) -> None:
+    """Also where words about the connection go to a terminal: what reads the pipe writes there."""
     leader, follower = os.openpty()
-    await program(stdout=follower)
+    process = await program(stderr=follower)
     os.close(follower)
     await simulator.until(lambda: simulator.subscriptions_total == 1, timeout_s=20)
-    payload = {"name": "x" * 500}
-    simulator.emit_event(simulator.user().id, Stream.DESKTOPS, "desktop.error", payload)
-    text = await asyncio.to_thread(os.read, leader, 4096)
+    for n in range(3):
+        simulator.emit(simulator.user().id, Stream.DESKTOPS)
+        line = await asyncio.wait_for(process.stdout.readline(), 10)
+        assert b"  desktop." in line, n
+        assert b"\x1b" not in line
+    words = os.read(leader, 4096)
     os.close(leader)
-    assert b"\x1b[31mdesktop.error" in text
-    assert text.endswith("…\r\n".encode())
+    assert b"connected to" in words
+    assert b"\x1b" not in words
+    assert b"events/s" not in words
+
+
+async def test_head_ends_it_without_another_event(simulator: Simulator, tmp_path) -> None:
+    environment = {**os.environ, "LEBUREAU_API_KEY": simulator.user().key, "PYTHON": sys.executable}
+    url = simulator.url + Stream.DESKTOPS.path
+    line = f'set -o pipefail; "$PYTHON" -m lebureau_relay tail {url} | head -1'
+    shell = await asyncio.create_subprocess_exec(
+        *("bash", "-c", line), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    await simulator.until(lambda: simulator.subscriptions_total == 1, timeout_s=20)
+    simulator.emit(simulator.user().id, Stream.DESKTOPS)
+    out, errors = await asyncio.wait_for(shell.communicate(), 20)
+    assert shell.returncode == 0
+    assert out.count(b"\n") == 1
+    (words,) = errors.splitlines()
+    assert b"connected to" in words

@@ -43,9 +43,7 @@ def stand(built: dict[str, Path], cores: Cores, load: Load, entry: Entry) -> Ite
         started = _CONTESTANTS[entry.contestant].start(site)
         wait_for(started.port, started.server)
         numbers = (started.port, load.tabs, entry.stuck, int(started.cuts), started.haste)
-        argv = (built["load"], *map(str, numbers), *started.paths)
-        clients = Program("load", argv, cores.clients, site.folder)
-        stack.callback(clients.stop)
+        clients = site.clients(*map(str, numbers), *started.paths)
         yield Stand(started.upstream, started.server, clients, site.helpers, started.admin_port)
 
 

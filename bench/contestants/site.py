@@ -13,6 +13,8 @@ from bench.programs import Program, free_port, wait_for
 PEERS = Path(__file__).parents[1] / "peers"
 TOOLS = Path(__file__).parents[1] / ".cache"  # what bench/tools.sh makes
 NGINX = Path("/usr/sbin/nginx")
+# Where both share a core: an event is sent when it is due, and read as soon as it is sent.
+_EMIT_URGENCY, _LOAD_URGENCY = 2, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,18 @@ class Site:
         self.helpers.append(program)
         return program
 
+    def clients(self, *numbers_and_paths: str) -> Program:
+        """Start the clients."""
+        argv = (self.built["load"], *numbers_and_paths)
+        return self._start("load", argv, self.cores.clients, urgency=_LOAD_URGENCY)
+
     def upstream(self) -> tuple[Program, int]:
         """Start an API that serves streams, and the port where it does."""
         program = self._start(
             "emit",
             (self.built["emit"], "serve", str(self.load.data_bytes)),
             self.cores.upstream,
+            urgency=_EMIT_URGENCY,
         )
         return program, int(program.hear().split()[1])
 
@@ -65,7 +73,7 @@ class Site:
         size = str(self.load.data_bytes)
         argv = (self.built["emit"], "publish", size, str(port))
         more = (how.quote, how.head, how.before, how.after)
-        program = self._start("emit", argv + more, self.cores.upstream)
+        program = self._start("emit", argv + more, self.cores.upstream, urgency=_EMIT_URGENCY)
         program.hear()
         return program
 
@@ -89,9 +97,14 @@ class Site:
         return path
 
     def _start(
-        self, name: str, argv: tuple[str | Path, ...], core: int, env: dict[str, str] | None = None
+        self,
+        name: str,
+        argv: tuple[str | Path, ...],
+        core: int,
+        env: dict[str, str] | None = None,
+        urgency: int = 0,
     ) -> Program:
-        program = Program(name, argv, core, self.folder, env)
+        program = Program(name, argv, core, self.folder, env, urgency)
         self.stack.callback(program.stop)
         return program
 

@@ -30,7 +30,9 @@ It installs what it needs: Debian's packages as root, the Go programs and a Pyth
 `bench/.cache`. What can't be had is a sentence in the table.
 
 How it is measured: the server has a core to itself, as far as the machine lets it; the clients (one
-C process on epoll) and upstream have the others. CPU is what the kernel charged to all processes of
+C process on epoll) and upstream have the others, in real time (SCHED_RR) where that is allowed: with
+two cores they share one, and a delay should be the server's, not of waiting for that core. The server
+never is, nor is what it needs besides. The line under each table says so where it was so. CPU is what the kernel charged to all processes of
 the server (utime + stime). Each event carries a number and a time stamp: the number must follow the
 one before it on every single connection; the delay is from just before upstream's `send()` to just
 after the client's `read()`. A finite number of events is sent, so what is missing was lost.

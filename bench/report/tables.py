@@ -104,15 +104,19 @@ def _verdict(result: Result, goal: Goal) -> str:
     return f"- **{outcome}** · {goal.entry}: {heading} {value}{unit}, goal {bound}{unit}"
 
 
+_REAL_TIME = "instruments_in_real_time"  # older results don't say
+
+
 def place(result: Result) -> str:
     """Where and when, small."""
     machine, versions = result.machine, result.machine["versions"]
     kind = "virtual machine" if machine["virtual"] else "machine"
     counts = {len(rounds) for rounds in result.rounds.values() if rounds}
+    hurried = "; clients and upstream in real time" if machine.get(_REAL_TIME) else ""
     changed = ", with changes" if machine["uncommitted"] else ""
     return (
         f"{result.started}, commit {machine['commit'][:9]}{changed}; "
-        f"{max(counts, default=0)} rounds; "
+        f"{max(counts, default=0)} rounds{hurried}; "
         f"{kind}, {machine['cores']} × {machine['processor']}, {machine['memory_gb']} GB, "
         f"Linux {machine['kernel']} ({machine['congestion_control']}); {_versions(versions)}; "
         f"load average at the start {result.load_average:.1f}"

@@ -200,6 +200,14 @@ def tail(
 
     The API key is taken from the environment variable LEBUREAU_API_KEY, since anybody on the
     machine can read arguments.
+
+    A terminal shows one line an event (local time, type, what is in it) and below them how the
+    connection stands and how much comes; words about the connection go to stderr. A pipe gets the
+    events alone, each at once: add --json for programs. NO_COLOR and TERM=dumb are heeded.
+
+    It ends with 0 after Ctrl-C, SIGTERM or when nobody reads its pipe, with 1 after an answer that
+    no repetition would change (a bad key, no such stream, no event stream, an untrusted
+    certificate), with 2 for arguments that can't be used. Whatever may pass is waited for.
     """
 
     def job() -> int:

@@ -92,7 +92,7 @@ class Deployment:
         rules = RedisRules(redis.prefix, redis.lease_ttl, history)
         timed = partial(self._metrics.redis_call, "pipeline")
         self._broker = broker = RedisBroker(
-            client, rules, time.monotonic, self._redis_changed, timed
+            client, rules, time.monotonic, self._redis_changed, timed, self.name
         )
         self._metrics.redis_up(False)
         self._keep("broker", broker.run())

@@ -27,6 +27,7 @@ from lebureau_relay.edge.cors import Cors
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import Sockets, bind
 from lebureau_relay.edge.lobby import MAX_WAITING
+from lebureau_relay.edge.picture import PictureSources
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.edge.stream import Door, StreamHandler
 from lebureau_relay.errors import CloseReason
@@ -38,6 +39,7 @@ from lebureau_relay.relay.observer import ReplicaFacts
 from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import StreamSpec
 from lebureau_relay.relay.share import Role
+from lebureau_relay.relay.survey import Survey
 from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 
 # How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
@@ -251,13 +253,19 @@ class Relay:
             self.settings.admin.allowed_hosts,
             token.get_secret_value() if token is not None else "",
         )
-        sources = AdminSources(
+        survey = Survey(self.hub)
+        picture = PictureSources(
             ready=self._readiness,
+            count=survey.count,
+            find=survey.find,
+            counts=self.metrics.counts,
+            streams=lambda: self._admission.taken,
+            replica=self._deployment.name,
+            replicas=lambda: self._deployment.replicas,
+        )
+        sources = AdminSources(
+            picture=picture,
             render=self.metrics.render,
-            hub=self.hub.facts,
-            feeds=self.hub.feed_facts,
-            replicas=lambda: self._deployment.replicas or (self._own_facts(),),
-            totals=self.metrics.totals,
             end=lambda identity: self.hub.end(identity, CloseReason.OPERATOR),
             observer=self.metrics,
         )

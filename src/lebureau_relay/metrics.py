@@ -93,7 +93,18 @@ class Metrics:
         self._redis_calls = {name: calls.labels(name).observe for name in redis_operations}
         self._takeovers = _counter(registry, "takeovers")
         self._takeover_s = _histogram(registry, "takeover_seconds", _TAKEOVER_BUCKETS)
-        self.observe_lag = _histogram(registry, "event_loop_lag_seconds", _LAG_BUCKETS).observe
+        lag = _histogram(registry, "event_loop_lag_seconds", _LAG_BUCKETS)
+        self.observe_lag = lag.observe
+        self._shown: dict[str, Counter | Histogram] = {
+            "upstream_events": families.events,
+            "deliveries": families.deliveries,
+            "delivered_bytes": families.delivered_bytes,
+            "delivery_delay_seconds": families.delay,
+            "gaps": families.gaps,
+            "refusals": families.refusals,
+            "closes": families.closes,
+            "event_loop_lag_seconds": lag,
+        }
         self._rendered: dict[bool, tuple[float, bytes]] = {}
 
     def stream(self, name: str) -> "Meter":
@@ -125,17 +136,11 @@ class Metrics:
         self._takeovers.inc()
         self._takeover_s.observe(seconds)
 
-    def totals(self) -> dict[str, int]:
-        """What has happened since the start, over all streams, for the console: count by name."""
-        families = self._families
-        return {
-            "upstream_events": _sum(families.events),
-            "deliveries": _sum(families.deliveries),
-            "delivered_bytes": _sum(families.delivered_bytes),
-            "gaps": _sum(families.gaps),
-            "refusals": _sum(families.refusals),
-            "closes": _sum(families.closes),
-        }
+    def counts(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What has happened since the start, for the console: by metric, by the values of its
+        labels. Of a histogram its buckets, whose last label is the upper bound.
+        """
+        return {name: _values(family) for name, family in self._shown.items()}
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """All metrics and their content type, as `accept` wants them: OpenMetrics where it names
@@ -354,6 +359,7 @@ def _bind(family: Counter, stream: str, values: Iterable[str]) -> dict[str, Call
     return {str(value): family.labels(stream, str(value)).inc for value in values}
 
 
-def _sum(family: Counter) -> int:
+def _values(family: Counter | Histogram) -> dict[tuple[str, ...], float]:
     samples = (sample for metric in family.collect() for sample in metric.samples)
-    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
+    shown = (sample for sample in samples if sample.name.endswith(("_total", "_bucket")))
+    return {tuple(sample.labels.values()): sample.value for sample in shown}

@@ -1,10 +1,12 @@
 """Rounds in small: every kind runs, everything sent is counted, and nothing is called lost."""
 
+import os
 from importlib import import_module
 
 import pytest
-from bench.contestants import missing
+from bench.contestants import missing, stand
 from bench.kinds import ACTIVITY, DESKTOPS, Delivery, Entry, Growth, Idle, Load, Soak, Step, Storm
+from bench.machine import facts
 from bench.rounds.soak import _slope
 
 from bench import rounds
@@ -49,6 +51,19 @@ def test_delivery_by_redis_and_tls(run, entry):
     load = Load(users=3, tabs=2, paths=(DESKTOPS, ACTIVITY))
     took = run(Delivery(name="", load=load, rate=200, warmup=5, entries=(entry,), **COMMON))
     assert (took["deliveries"], took["lost"], took["upstream_streams"]) == (20 * 12, 0, 6)
+
+
+def test_the_instruments_are_in_real_time_where_that_is_allowed_and_the_server_never(
+    built, two_cores
+):
+    expected = os.SCHED_RR if facts()["instruments_in_real_time"] else os.SCHED_OTHER
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "to find that out leaves nothing behind"
+    with stand(built, two_cores, Load(users=1, tabs=1), Entry("sendloop")) as on:
+        policies = {
+            one.name: {os.sched_getscheduler(pid) for pid in one.pids}
+            for one in (on.server, on.clients, on.upstream)
+        }
+    assert policies == {"sendloop": {os.SCHED_OTHER}, "load": {expected}, "emit": {expected}}
 
 
 def test_growth_beside_idle_clients(run):

@@ -37,6 +37,7 @@ class Member:
     lost: int = 0
     wanted: int = 0
     changes: int = 0
+    held: set[str] = field(default_factory=set)
 
     def look_again(self) -> None:
         self.looks += 1
@@ -46,6 +47,9 @@ class Member:
 
     def lease_free(self) -> None:
         self.free += 1
+
+    def lease_held(self, replica: str) -> None:
+        self.held.add(replica)
 
     def lease_lost(self) -> None:
         self.lost += 1

@@ -70,6 +70,17 @@ async def test_a_member_keeps_it_without_asking(stand):
     assert member.lost == 0
 
 
+async def test_who_has_it_not_hears_who_does(stand):
+    a, b = await stand.broker(), await stand.broker()
+    token = await a.take(stand.feed, wanted=False)
+    owner, other = Member(token=token), Member()
+    a.enter(stand.feed, owner)
+    b.enter(stand.feed, other)
+    await eventually(lambda: other.held)
+    assert other.held == {token.partition(":")[0]}
+    assert not owner.held
+
+
 async def test_no_two_tokens_are_equal(stand):
     a, b = await stand.broker(), await stand.broker()
     tokens = []

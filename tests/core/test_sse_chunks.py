@@ -66,6 +66,34 @@ def test_any_chunking_gives_the_same(cut):
         assert other.comments == decoder.comments
 
 
+STATES = [
+    b"", b"\xef", b"\xef\xbb\xbf", b"\n", b"\r", b"data: a", b"data: a\n", b"data: a\n\n",
+    b"data: a\r", b"id: 7\n", b"id: 7\n\n", b": c", b": c\n", b"event: e\n", b"retry: 3\n\n",
+    b"data: 0123456789abcdef012345", b"data: 0123456789abcdef012345\n",
+]  # fmt: skip
+USUAL = [
+    b"data: x\n\n", b"data:x\n\n", b"data:  x\n\n", b"data:\n\n", b"id: 5\ndata: x\n\n",
+    b"id:5\nevent:e\ndata:x\n\n", b"event: message\ndata: x\n\n", b"event: \ndata: x\n\n",
+    b"id:\ndata: x\n\n", b"id: a\0b\ndata: x\n\n", b"id: 123456789\ndata: x\n\n",
+    b"id: \xff\ndata: \xc3\n\n", "data: é\n\n".encode(), b"data: x\r\n\n", b"id: 5\rdata: x\n\n",
+    b"data: 0123456789abcdef01234567\n\n", b"event: e\nid: 5\ndata: x\n\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [LIMIT_BYTES, 1_000_000])
+@pytest.mark.parametrize("state", STATES)
+def test_a_chunk_that_is_one_event_means_the_same_in_every_state(state, limit):
+    with patch.object(sse, "MAX_ID_BYTES", ID_LIMIT_BYTES):
+        for chunk in USUAL:
+            for after in (b"\xef\xbb\xbfdata: b\n\n", b"\ndata: b\n\n"):
+                pieces = [state, chunk, after] if state else [chunk, after]
+                for before in ([], [b"data: 0\n\n"]):
+                    *seen, decoder = run([*before, *pieces], limit, b"1")
+                    *whole, other = run(byte_by_byte(b"".join([*before, *pieces])), limit, b"1")
+                    assert seen == whole, (state, chunk, after)
+                    assert decoder.comments == other.comments
+
+
 @settings(deadline=None, max_examples=200)
 @given(cut_streams(), st.integers(0, LIMIT_BYTES + 8))
 @example((b"id: 1\ndata: 0123456789abcdef012\nid: 2\n\ndata: b\n\n", [9, 36]), LIMIT_BYTES)

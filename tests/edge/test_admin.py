@@ -11,19 +11,67 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from lebureau_relay.edge import admin
-from lebureau_relay.edge.admin import AdminRules, AdminSources, build_admin, c_extensions
+from lebureau_relay.edge import admin, pulse
+from lebureau_relay.edge.admin import (
+    ASSETS,
+    AdminRules,
+    AdminSources,
+    build_admin,
+    c_extensions,
+)
 from lebureau_relay.edge.app import Guard
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen as bound
+from lebureau_relay.edge.picture import PictureSources
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.errors import RefusalCode
-from lebureau_relay.relay.observer import FeedFacts, HubFacts, ReplicaFacts
+from lebureau_relay.relay.observer import (
+    Counted,
+    FeedFacts,
+    FeedInDetail,
+    Found,
+    HubFacts,
+    IdentityFacts,
+    ReplicaFacts,
+    TabFacts,
+)
 
 TOKEN = "operators-canary"
 HASH = "0123456789abcdef" * 2
-GUARDED = ["/", "/console.js", "/console.css", "/status", "/events"]
+GUARDED = [*ASSETS, "/status", "/events"]
 OPEN = ["/healthz", "/readyz", "/metrics"]
+
+
+def hub(*, draining=False, **facts):
+    counts = {
+        "streams": {"desktops": 6, "activity": 3},
+        "feeds": {("desktops", "solo"): 2, ("activity", "solo"): 1},
+        "upstream": {("desktops", "open"): 2, ("activity", "waiting"): 1},
+    }
+    return HubFacts(draining, **{**counts, **facts}, history_bytes=1234)
+
+
+def counts():
+    """As `Metrics.counts` tells them."""
+    bounds = {("0.001",): 1.0, ("0.01",): 9.0, ("+Inf",): 10.0}
+    return {
+        "upstream_events": {("desktops",): 10.0, ("activity",): 0.0},
+        "deliveries": {("desktops",): 90.0, ("activity",): 0.0},
+        "delivered_bytes": {("desktops",): 9000.0, ("activity",): 0.0},
+        "gaps": {
+            ("desktops", "slow"): 2.0,
+            ("activity", "slow"): 0.0,
+            ("desktops", "evicted"): 0.0,
+        },
+        "refusals": {("rate_limited",): 5.0, ("forbidden",): 0.0},
+        "closes": {("desktops", "slow"): 1.0, ("activity", "slow"): 3.0},
+        "delivery_delay_seconds": {
+            (name, *bound): count if name == "desktops" else 0.0
+            for name in ("desktops", "activity")
+            for bound, count in bounds.items()
+        },
+        "event_loop_lag_seconds": bounds,
+    }
 
 
 @dataclass
@@ -31,30 +79,36 @@ class Relay:
     """What the listener reads from, as plain data."""
 
     ready: tuple[bool, str] = (True, "ready")
-    hub: HubFacts = field(
-        default_factory=lambda: HubFacts(
-            draining=False,
-            streams={"desktops": 6, "activity": 3},
-            feeds={("desktops", "solo"): 2, ("activity", "solo"): 1},
-            upstream={("desktops", "open"): 2, ("activity", "waiting"): 1},
-            history_bytes=1234,
-        )
-    )
+    hub: HubFacts = field(default_factory=hub)
     feeds: list[FeedFacts] = field(default_factory=list)
+    replicas: list[ReplicaFacts] = field(default_factory=list)
+    counts: dict = field(default_factory=counts)
+    found: Found = field(default_factory=lambda: Found("hash", 0, {}))
+    sought: list[str] = field(default_factory=list)
     ended: list[str | None] = field(default_factory=list)
     notes: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
     refusals: list[RefusalCode] = field(default_factory=list)
-    replicas: list[ReplicaFacts] = field(
-        default_factory=lambda: [ReplicaFacts("pod-a/1f2e3d", 9, 3, "ready")]
-    )
     looked: int = 0
+    marked: int = 0
+    wrong: Exception | None = None
 
     def refused(self, code):
         self.refusals.append(code)
 
-    def look(self):
+    async def count(self, most_feeds, most_identities):
         self.looked += 1
-        return self.hub
+        if self.wrong:
+            raise self.wrong
+        busiest = sorted(self.feeds, key=lambda one: -one.subscribers)[:most_feeds]
+        return Counted(self.hub, busiest, [IdentityFacts(HASH, 9, 3)][:most_identities], 1)
+
+    def streams(self):
+        self.marked += 1
+        return 9
+
+    async def find(self, text):
+        self.sought.append(text)
+        return self.found
 
     def render(self, accept):
         return f"# {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
@@ -67,20 +121,20 @@ class Relay:
         self.notes.append((level, event, facts))
 
     def sources(self):
-        return AdminSources(
+        picture = PictureSources(
             ready=lambda: self.ready,
-            render=self.render,
-            hub=self.look,
-            feeds=lambda most: sorted(self.feeds, key=lambda one: -one.subscribers)[:most],
+            count=self.count,
+            find=self.find,
+            counts=lambda: self.counts,
+            streams=self.streams,
+            replica="here/1",
             replicas=lambda: self.replicas,
-            totals=lambda: {"gaps": 2, "refusals": 5, "deliveries": 90, "upstream_events": 10},
-            end=self.end,
-            observer=self,
         )
+        return AdminSources(picture=picture, render=self.render, end=self.end, observer=self)
 
 
 def feed(subscribers=1, last_id="evt_1"):
-    return FeedFacts(HASH, "desktops", "solo", "open", subscribers, 10, 100, last_id, 3.0)
+    return FeedFacts(HASH, "desktops", "solo", "", "open", subscribers, 10, 100, last_id, 3.0)
 
 
 @dataclass
@@ -233,7 +287,7 @@ async def test_a_link_may_lead_to_the_console(listen):
             assert response.status == 200
 
 
-@pytest.mark.parametrize("path", [*OPEN, "/", "/console.js", "/console.css", "/status"])
+@pytest.mark.parametrize("path", [*OPEN, *ASSETS, "/status"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 async def test_nothing_changes_state(listen, path, method):
     async with listen() as listener, listener.ask(path, method) as response:
@@ -247,7 +301,7 @@ async def test_every_answer_is_dressed(listen):
         for path in [*OPEN, *GUARDED, "/nowhere", "/operator/end"]:
             async with listener.ask(path) as response:
                 policy = response.headers["Content-Security-Policy"]
-                assert "default-src 'self'" in policy
+                assert "default-src 'none'" in policy
                 assert "frame-ancestors 'none'" in policy
                 assert response.headers["X-Content-Type-Options"] == "nosniff"
                 assert response.headers["Cache-Control"] == "no-store"
@@ -256,7 +310,7 @@ async def test_every_answer_is_dressed(listen):
                 response.close()
 
 
-# -- status and console
+# -- status
 
 
 async def test_status(listen):
@@ -275,12 +329,30 @@ async def test_status(listen):
     assert status["upstream"] == {"desktops": {"open": 2}, "activity": {"waiting": 1}}
     assert status["sharing"] == 3
     assert status["history_bytes"] == 1234
+    assert status["replica"] == "here/1"
+    assert status["replicas"] == [{"name": "here/1", "streams": 9, "owned": 3, "state": "ready"}], (
+        "alone, it is the one that is seen"
+    )
     assert status["totals"]["gaps"] == 2
+    assert (status["gaps"], status["refusals"]) == ({"slow": 2}, {"rate_limited": 5})
+    assert status["closes"] == {"slow": 4}
+    assert status["traffic"]["desktops"]["deliveries"] == 90
+    assert status["traffic"]["activity"]["closes"] == 3
     assert status["feed_count"] == 3
-    (replica,) = status["replicas"]
-    assert replica == {"name": "pod-a/1f2e3d", "streams": 9, "owned": 3, "state": "ready"}
     assert [each["subscribers"] for each in status["feed_list"]] == [5, 1]
     assert status["feed_list"][0]["identity"] == HASH
+    assert status["identities"] == [{"identity": HASH, "streams": 9, "feeds": 3}]
+
+
+async def test_replicas_as_they_are_seen(listen):
+    async with listen() as listener:
+        listener.relay.replicas = [ReplicaFacts(f"pod-{n}/1", n, n, "ready") for n in (1, 2)]
+        async with listener.ask("/status") as response:
+            status = await response.json()
+    assert [(one["name"], one["streams"]) for one in status["replicas"]] == [
+        ("pod-1/1", 1),
+        ("pod-2/1", 2),
+    ]
 
 
 async def test_status_is_bounded(listen):
@@ -294,7 +366,7 @@ async def test_status_is_bounded(listen):
 
 async def test_nothing_is_shared_while_nothing_is_open(listen):
     async with listen() as listener:
-        listener.relay.hub = HubFacts(True, {}, {}, {}, 0)
+        listener.relay.hub = hub(draining=True, streams={}, feeds={}, upstream={})
         async with listener.ask("/status") as response:
             status = await response.json()
     assert status["sharing"] is None
@@ -305,76 +377,127 @@ async def test_the_c_extensions_are_in_use():
     assert all(c_extensions().values())
 
 
+# -- the console
+
+
 async def test_the_console_needs_nothing_from_elsewhere(listen):
     async with listen() as listener:
         async with listener.ask("/") as response:
             page = await response.text()
             assert response.content_type == "text/html"
-        named = set(re.findall(r'(?:src|href)="([^"]+)"', page))
+        named = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
         assert named == {"data:,", "console.css", "console.js"}
         assert "<style" not in page
         assert not re.search(r"\son\w+=|\sstyle=|<script(?! src)", page)  # the policy forbids them
-        for path, kind in [("/console.css", "text/css"), ("/console.js", "text/javascript")]:
+        scripts = {"/console.js"}
+        for path in ["/console.css", *sorted(set(ASSETS) - {"/", "/console.css"})]:
             async with listener.ask(path) as response:
+                kind = "text/css" if path.endswith(".css") else "text/javascript"
                 assert response.content_type == kind
                 text = await response.text()
-                assert "http:" not in text
-                assert "https:" not in text
-                assert "innerHTML" not in text
+            assert not re.search(r"https?:|innerHTML|outerHTML|insertAdjacent|eval\(", text)
+            scripts |= {f"/{name}" for name in re.findall(r"from '\./([\w.]+)'", text)}
+        assert scripts == set(ASSETS) - {"/", "/console.css"}, "what is imported is served"
 
 
 def test_the_page_has_every_place_that_its_script_fills():
     folder = files("lebureau_relay.edge") / "console"
     page, script = (folder / "index.html").read_text(), (folder / "console.js").read_text()
-    wanted = set(re.findall(r"(?:\$|show)\('([\w-]+)'", script)) | {"events", "deliveries"}
-    assert wanted <= set(re.findall(r'id="([\w-]+)"', page))
+    wanted = set(re.findall(r"(?:\$|show)\('([\w-]+)'", script))
+    assert len(wanted) > 20
+    assert wanted | {"gaps-total", "refusals-total", "closes-total"} <= set(
+        re.findall(r'id="([\w-]+)"', page)
+    )
 
 
 async def read_event(response):
+    """The next event: its name and its data."""
     async with asyncio.timeout(5):
+        name = ""
         while True:
-            line = (await response.content.readline()).decode()
+            line = (await response.content.readline()).decode().rstrip("\r\n")
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
             if line.startswith("data: "):
-                return json.loads(line.removeprefix("data: "))
+                return name, json.loads(line.removeprefix("data: "))
+
+
+async def read_screen(response):
+    while (event := await read_event(response))[0] != "message":
+        pass
+    return event[1]
 
 
 async def test_the_console_hears_every_second(listen, monkeypatch):
-    monkeypatch.setattr(admin, "_CONSOLE_PERIOD_S", 0.01)
+    monkeypatch.setattr(pulse, "PERIOD_S", 0.01)
     async with listen() as listener:
         listener.relay.feeds = [feed(n, "a\r\n\r\ndata: {}") for n in range(30)]
         async with listener.ask("/events") as response:
             assert response.content_type == "text/event-stream"
-            first = await read_event(response)
+            name, past = await read_event(response)
+            assert name == "past"
+            assert past["most"] == 300
+            first = await read_screen(response)
             assert first["sharing"] == 3
             assert first["feed_count"] == 3
             assert len(first["feed_list"]) == 20
             assert first["feed_list"][0]["last_id"] == "a\r\n\r\ndata: {}"
-            listener.relay.hub = HubFacts(False, {"desktops": 1}, {}, {}, 0)
+            assert first["point"][1] == 9
+            listener.relay.hub = hub(streams={"desktops": 1})
             async with asyncio.timeout(5):
-                while (await read_event(response))["subscribers"] != {"desktops": 1}:
+                while (await read_screen(response))["subscribers"] != {"desktops": 1}:
                     pass
             response.close()
 
 
 async def test_consoles_share_what_they_show(listen, monkeypatch):
     """It costs a look at every feed, on the loop that serves the streams."""
-    monkeypatch.setattr(admin, "_CONSOLE_PERIOD_S", 60)
+    monkeypatch.setattr(pulse, "PERIOD_S", 60)
     async with listen() as listener:
         for _ in range(10):
             async with listener.ask("/events") as response:
-                await read_event(response)
+                await read_screen(response)
                 response.close()
         assert listener.relay.looked == 1
 
 
+async def test_who_comes_later_sees_what_was_before_and_nobody_looked(listen, monkeypatch):
+    monkeypatch.setattr(pulse, "PERIOD_S", 0.01)
+    async with listen() as listener:
+        async with asyncio.timeout(5):
+            while listener.relay.marked < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert listener.relay.looked == 0
+        async with listener.ask("/events") as response:
+            _, past = await read_event(response)
+            response.close()
+    assert len(past["points"]) > 2
+    assert past["points"][0][0] < past["points"][-1][0]
+
+
+async def test_a_look_that_fails_is_told_seldom_and_tried_again(listen, monkeypatch):
+    monkeypatch.setattr(pulse, "PERIOD_S", 0.01)
+    async with listen() as listener:
+        listener.relay.wrong = KeyError("canary")
+        async with listener.ask("/events") as response:
+            async with asyncio.timeout(5):
+                while listener.relay.looked < 3:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            listener.relay.wrong = None
+            await read_screen(response)
+            response.close()
+        assert listener.relay.notes == [("error", "console.failed", {"error": "KeyError"})]
+
+
 async def test_consoles_are_bounded_and_one_that_leaves_makes_room(listen, monkeypatch):
-    monkeypatch.setattr(admin, "_MAX_CONSOLES", 1)
-    monkeypatch.setattr(admin, "_CONSOLE_PERIOD_S", 0.01)
+    monkeypatch.setattr(pulse, "MAX_CONSOLES", 1)
+    monkeypatch.setattr(pulse, "PERIOD_S", 0.01)
     async with listen() as listener:
         async with listener.ask("/events") as response:
             await read_event(response)
             async with listener.ask("/events") as second:
-                await problem(second, 503, "at_capacity")
+                document = await problem(second, 503, "at_capacity")
+                assert document["detail"] == "1 consoles are open already."
             response.close()
         async with asyncio.timeout(5):
             while True:
@@ -384,6 +507,7 @@ async def test_consoles_are_bounded_and_one_that_leaves_makes_room(listen, monke
                         third.close()
                         break
                 await asyncio.sleep(0.01)
+        assert set(listener.relay.refusals) == {RefusalCode.AT_CAPACITY}
 
 
 async def test_an_open_console_does_not_hold_up_the_end():
@@ -398,6 +522,72 @@ async def test_an_open_console_does_not_hold_up_the_end():
         async with asyncio.timeout(5):
             await runner.cleanup()
         await response.content.read()  # a proper end
+
+
+# -- explain an identity
+
+
+async def test_an_identity_is_explained(listen):
+    tab = TabFacts("paused", 3.0, 70_000, 12, "evt_<b>")
+    async with listen() as listener:
+        listener.relay.found = Found("hash", 1, {HASH: [FeedInDetail(feed(1), 70_000, 1, [tab])]})
+        async with listener.ask("/explain", "POST", json={"find": " 0123 "}) as response:
+            answer = await response.json()
+        assert listener.relay.sought == ["0123"]
+    assert (answer["by"], answer["count"]) == ("hash", 1)
+    (told,) = answer["identities"][HASH]
+    assert told["facts"]["last_id"] == "evt_1"
+    assert told["pending_bytes"] == 70_000
+    assert told["tabs"][0]["last_id"] == "evt_<b>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        "0123",
+        {"find": ""},
+        {"find": " "},
+        {"find": None},
+        {"find": ["a"]},
+        {"find": "x" * 301},
+        {"find": "a", "more": 1},
+    ],
+)
+async def test_what_is_no_question_finds_nobody(listen, body):
+    async with listen() as listener:
+        async with listener.ask("/explain", "POST", json=body) as response:
+            await problem(response, 400, "bad_request")
+        assert listener.relay.sought == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ],
+)
+async def test_other_sites_pages_ask_for_nobody(listen, headers):
+    async with listen() as listener:
+        options = {"json": {"find": "0"}, "headers": headers}
+        async with listener.ask("/explain", "POST", **options) as response:
+            await problem(response, 403, "forbidden")
+        assert listener.relay.sought == []
+
+
+async def test_what_is_looked_for_is_in_no_address_and_no_log(listen):
+    """People paste keys."""
+    async with listen() as listener:
+        async with listener.ask("/explain?find=canary") as response:
+            await problem(response, 405, "method_not_allowed")
+        options = {"json": {"find": "canary"}}
+        async with listener.ask("/explain", "POST", **options) as response:
+            assert "canary" not in await response.text()
+        assert "canary" not in repr(listener.relay.notes)
 
 
 # -- operators

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redis import Redis
 from tests.broker.programs import Program as Server
-from tests.e2e.clients import address, ask, eventually
+from tests.e2e.clients import address, ask, eventually, head
 from tests.e2e.conftest import Program
 
 SIMULATOR = """
@@ -59,6 +59,7 @@ class Told:
             assert reply.status == 200
             self.add(f"{name} {path}", reply.raw)
         self.add(f"{name} /events", await _first_event(relay.admin_url))
+        self.add(f"{name} /explain", await _explained(relay.admin_url))
         for what in ("cmdline", "environ", "comm", "status"):
             path = Path(f"/proc/{relay.process.pid}/{what}")
             self.add(f"{name} {path}", path.read_bytes())
@@ -83,14 +84,26 @@ class Told:
 
 
 async def _first_event(url: str) -> bytes:
-    """The console's stream up to its first event."""
+    """The console's stream up to its first screen."""
     reader, writer = await asyncio.open_connection(*address(url))
     try:
         writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(10):
-            return await reader.readuntil(b"data: ") + await reader.readline()
+            return await reader.readuntil(b'"feed_list": ') + await reader.readline()
     finally:
         writer.transport.abort()
+
+
+async def _explained(url: str) -> bytes:
+    """Everybody whose hash begins with a digit, in detail."""
+    told = b""
+    for digit in "0123456789abcdef":
+        body = json.dumps({"find": digit}).encode()
+        fields = [("Content-Length", str(len(body))), ("Connection", "close")]
+        reply = await ask(url, raw=head("/explain", method="POST", headers=fields) + body)
+        assert reply.status == 200
+        told += reply.raw
+    return told
 
 
 class Ear:

@@ -78,10 +78,10 @@ async def failing(self, request, spec):
         last_words.append(f"{message}")
     return await answer(self, request, spec)
 
-async def breaking(self, continuity, events, at_s):
+def breaking(self, continuity, events):
     if any(event.type == b"break" for event in events):
         raise RuntimeError(f"x-api-key: {next(iter(self._feed.credentials())).reveal()}")
-    await take(self, continuity, events, at_s)
+    return take(self, continuity, events)
 
 stream.StreamHandler._answer = failing
 owner.Owner._take = breaking

@@ -13,7 +13,7 @@ from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import Event
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import SourceFailure, SourceProblem
-from lebureau_relay.relay.ports import FeedKey
+from lebureau_relay.relay.ports import FeedKey, Take
 
 # Small enough that a test can pass it, big enough for one frame that fills more than a write.
 MAX_EVENT_BYTES = 20_000
@@ -71,7 +71,7 @@ class Line:
         self._failure = SourceFailure(problem, "cut by the test", **facts)
         self._changed.set()
 
-    async def read(self) -> Sequence[Event]:
+    async def read(self, take: Take) -> Sequence[Event]:
         assert not self._reading, "two readers on one subscription"
         self._reading = True
         try:
@@ -80,7 +80,9 @@ class Line:
                     raise SourceFailure(self.closed, "closed by the relay")
                 if self._chunks:
                     await asyncio.sleep(0)  # bytes come with a turn of the loop
-                    return self._decoder.feed(self._take())
+                    if left := take(self._decoder.feed(self._take())):
+                        return left
+                    continue
                 if self._failure is not None:
                     raise self._failure
                 self._changed.clear()

@@ -11,6 +11,7 @@ from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.errors import RefusalCode, SourceProblem
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.ports import FeedKey, StreamSpec
+from lebureau_relay.relay.survey import Survey
 
 BOB = credential("bob")
 
@@ -46,11 +47,9 @@ async def test_each_stream_and_query_and_identity_has_a_feed_of_its_own(house):
     assert facts.streams == {"desktops": 3, "activity": 1}
     assert facts.feeds == {("desktops", "solo"): 3, ("activity", "solo"): 1}
     assert facts.upstream == {("desktops", "open"): 3, ("activity", "open"): 1}
-    assert {one.last_id for one in house.hub.feed_facts()} == {
-        f"~lbre{epoch}-0" for epoch in range(1, 5)
-    }
-    await house.join(key=FeedKey("user-2", DESKTOPS), who=BOB)
-    assert [one.identity for one in house.hub.feed_facts(most=1)] == ["user-2"], "most subscribers"
+    counted = await Survey(house.hub).count(20, 20)
+    assert counted.hub == facts
+    assert {one.last_id for one in counted.largest} == {f"~lbre{epoch}-0" for epoch in range(1, 5)}
 
 
 async def test_a_joiner_that_is_cancelled_while_opening_disturbs_no_other(house):

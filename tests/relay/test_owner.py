@@ -391,11 +391,11 @@ async def test_what_is_revoked_ends_alone(house):
 async def test_a_failure_of_our_own_ends_the_feed_by_its_name(house):
     client = await house.join()
 
-    async def broken() -> list[object]:
+    def broken(_: object) -> None:
         raise ZeroDivisionError
 
-    house.api.line.read = broken  # takes the place of the next read
-    house.api.line.send(b":\n")
+    house.feed.publish = broken
+    house.api.emit_ids(1)
     await house.settle()
     assert client.reader.closing.payload["reason"] == "internal_error"
     assert [note[1:] for note in house.journal.notes if note[0] == "error"] == [

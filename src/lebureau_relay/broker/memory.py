@@ -161,11 +161,13 @@ class MemoryBroker:
             member = held.members[self._replica]
             if member.token is None and not held.token:
                 member.lease_free()
-            elif member.token is None and member.in_use:
-                held.wanted[self._replica] = server.clock() + server.lease_ttl_s
-            elif member.token is not None and member.token != held.token:
+            elif member.token is None:
+                member.lease_held(held.token.partition(":")[0])
+                if member.in_use:
+                    held.wanted[self._replica] = server.clock() + server.lease_ttl_s
+            elif member.token != held.token:
                 member.lease_lost()
-            elif member.token is not None:
+            else:
                 held.expires_s = server.clock() + server.lease_ttl_s
                 if self._wanted_elsewhere(held):
                     member.wanted_elsewhere()

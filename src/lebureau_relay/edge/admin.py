@@ -11,9 +11,9 @@ import json
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from hmac import compare_digest
 from importlib.resources import files
@@ -24,17 +24,13 @@ from aiohttp.typedefs import Handler
 from aiohttp_sse import sse_response
 from multidict import CIMultiDict
 
+from lebureau_relay.edge.picture import Picture, PictureSources
+from lebureau_relay.edge.pulse import Pulse
 from lebureau_relay.errors import Refusal, RefusalCode
-from lebureau_relay.relay.observer import FeedFacts, HubFacts, Observer, ReplicaFacts
+from lebureau_relay.relay.observer import Observer
 from lebureau_relay.relay.ports import Clock
 
-# One screen for people, one bounded answer for programs; `feed_count` tells what is left out.
-_CONSOLE_FEEDS: Final = 20
-_STATUS_FEEDS: Final = 1000
-_CONSOLE_PERIOD_S: Final = 1.0
 _TELL_EVERY_S: Final = 60.0
-# Consoles open at once: more than a team has, each costs a small answer a second.
-_MAX_CONSOLES: Final = 20
 # A console that takes nothing for this long is a closed laptop.
 _SEND_TIMEOUT_S: Final = 10.0
 # An order is two short fields, written by a tool in one go.
@@ -46,18 +42,27 @@ _USAGE: Final = (
     'Send {"identity": "<hash from /status>", "reason": "…"} or {"all": true, "reason": "…"}.'
 )
 
-_ASSETS: Final = {
+# What is searched for: a hash, or an event's id, which is longer only where somebody tries it.
+_MAX_TEXT: Final = 300
+_FIND: Final = 'Send {"find": "<the beginning of a hash, or an event\'s id>"}.'
+
+ASSETS: Final = {
     "/": ("index.html", "text/html"),
     "/console.css": ("console.css", "text/css"),
     "/console.js": ("console.js", "text/javascript"),
+    "/charts.js": ("charts.js", "text/javascript"),
+    "/tables.js": ("tables.js", "text/javascript"),
+    "/words.js": ("words.js", "text/javascript"),
 }
 _HEADERS: Final = {
     "Server": "lebureau-relay",
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
     ),
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -77,19 +82,13 @@ class AdminRules:
 class AdminSources:
     """Where the admin listener reads from, and what it may do: plain calls on the event loop.
 
-    `ready` says whether new streams are taken, and why not. `render` gives the metrics for an
-    `Accept` header with their content type. `feeds` gives the so many feeds that serve most
-    subscribers. `replicas` are those of the deployment, this one among them. `totals` are counts
-    since the start. `end` ends the streams of an identity's hash, or all for None, for the reason
-    `operator`, and returns how many.
+    `picture` is what status and console show. `render` gives the metrics for an `Accept` header
+    with their content type. `end` ends the streams of an identity's hash, or all for None, for the
+    reason `operator`, and returns how many.
     """
 
-    ready: Callable[[], tuple[bool, str]]
+    picture: PictureSources
     render: Callable[[str], tuple[bytes, str]]
-    hub: Callable[[], HubFacts]
-    feeds: Callable[[int], Iterable[FeedFacts]]
-    replicas: Callable[[], Iterable[ReplicaFacts]]
-    totals: Callable[[], Mapping[str, int]]
     end: Callable[[str | None], int]
     observer: Observer
 
@@ -107,11 +106,13 @@ def build_admin(
     app.router.add_get("/metrics", admin.metrics)
     app.router.add_get("/status", admin.guarded(admin.status))
     app.router.add_get("/events", admin.guarded(admin.events), allow_head=False)
-    for path, (name, content_type) in _ASSETS.items():
+    app.router.add_post("/explain", admin.guarded(admin.explain))
+    for path, (name, content_type) in ASSETS.items():
         app.router.add_get(path, admin.guarded(_asset(name, content_type)))
     if rules.token:
         app.router.add_post("/operator/end", admin.guarded(admin.end))
     app.on_response_prepare.append(_dress)
+    app.cleanup_ctx.append(admin.beating)
     app.on_shutdown.append(admin.stop)
     return app
 
@@ -132,18 +133,22 @@ class _Admin:
         self._rules = rules
         self._sources = sources
         self._clock = clock
-        self._started_at = clock()
+        self._picture = Picture(rules.version, sources.picture, clock)
+        self._pulse = Pulse(self._picture, sources.observer, clock)
         self._allowed = {host.lower() for host in rules.allowed_hosts}
         self._token = _digest(rules.token)
-        self._consoles = 0
         self._tell_again_s = 0.0
-        self._shown = ""
-        self._shown_until_s = 0.0
-        self._stopping = asyncio.Event()
+
+    async def beating(self, _app: web.Application) -> AsyncIterator[None]:
+        """The consoles' pulse, for as long as the application lives."""
+        pulse = asyncio.create_task(self._pulse.run())
+        yield
+        pulse.cancel()
+        await asyncio.wait({pulse})
 
     async def stop(self, _app: web.Application) -> None:
         """End the consoles' streams, or they would hold up the listener's end."""
-        self._stopping.set()
+        self._pulse.stop()
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """The process lives: whoever reads this has been answered by its event loop."""
@@ -151,7 +156,7 @@ class _Admin:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """Whether new streams are taken."""
-        ready, why = self._sources.ready()
+        ready, why = self._sources.picture.ready()
         return web.Response(text=f"{why}\n", status=200 if ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
@@ -170,7 +175,11 @@ class _Admin:
                     RefusalCode.FORBIDDEN, "This host isn't in the setting admin.allowed_hosts."
                 )
             site = request.headers.get("Sec-Fetch-Site", "none")
-            following = request.headers.get("Sec-Fetch-Mode") == "navigate"  # a link to the console
+            # A link to the console may be followed; a form may be sent by its own pages only.
+            following = (
+                request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+                and request.headers.get("Sec-Fetch-Mode") == "navigate"
+            )
             if site not in {"none", "same-origin"} and not following:
                 raise Refusal(RefusalCode.FORBIDDEN, "Pages of other origins may not read this.")
             return await handler(request)
@@ -184,23 +193,33 @@ class _Admin:
             "loop": type(asyncio.get_running_loop()).__module__,
             "c_extensions": c_extensions(),
         }
-        return web.json_response(about | self._snapshot(_STATUS_FEEDS))
+        return web.json_response(about | await self._picture.status())
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """The console's own stream: a snapshot a second."""
-        if self._consoles >= _MAX_CONSOLES:
-            raise Refusal(RefusalCode.AT_CAPACITY, f"{_MAX_CONSOLES} consoles are open already.")
-        self._consoles += 1
-        try:
+        """The console's own stream: a screen a second."""
+        with self._pulse.seat():
             async with sse_response(request, send_timeout=_SEND_TIMEOUT_S) as response:
-                with suppress(OSError):  # the console has gone, or takes nothing any more
-                    while not self._stopping.is_set():
-                        await response.send(self._console())
-                        with suppress(TimeoutError):
-                            await asyncio.wait_for(self._stopping.wait(), _CONSOLE_PERIOD_S)
+                # the console has gone, or takes nothing any more
+                with suppress(OSError):
+                    async with aclosing(self._pulse.watch()) as screens:
+                        async for name, data in screens:
+                            await response.send(data, event=name)
             return response
-        finally:
-            self._consoles -= 1
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Whom a hash or an event's id means, and how they stand here.
+
+        The text comes in the body: people paste keys where they should not, and a URL would be kept
+        by what stands in between.
+        """
+        match await _body(request, _FIND):
+            case {"find": str(text), **more} if not more:
+                text = text.strip()
+            case _:
+                raise Refusal(RefusalCode.BAD_REQUEST, _FIND)
+        if not 0 < len(text) <= _MAX_TEXT:
+            raise Refusal(RefusalCode.BAD_REQUEST, _FIND)
+        return web.json_response(await self._picture.explain(text))
 
     async def end(self, request: web.Request) -> web.Response:
         """End the streams of one identity's hash, or all, with a reason for the log."""
@@ -221,39 +240,6 @@ class _Admin:
         if now_s >= self._tell_again_s:
             self._tell_again_s = now_s + _TELL_EVERY_S
             self._sources.observer.note("warning", "operator.refused", why="the token is wrong")
-
-    def _console(self) -> str:
-        """What consoles show, made once for all that ask at about the same time: it looks at every
-        feed.
-        """
-        now_s = self._clock()
-        if now_s >= self._shown_until_s:
-            self._shown_until_s = now_s + _CONSOLE_PERIOD_S / 2
-            self._shown = json.dumps(self._snapshot(_CONSOLE_FEEDS))
-        return self._shown
-
-    def _snapshot(self, most: int) -> dict[str, Any]:
-        """What console and status show, with the `most` feeds that serve most subscribers."""
-        hub = self._sources.hub()
-        ready, why = self._sources.ready()
-        subscribers, upstream = sum(hub.streams.values()), sum(hub.upstream.values())
-        return {
-            "version": self._rules.version,
-            "uptime_s": round(self._clock() - self._started_at, 1),
-            "ready": ready,
-            "ready_reason": why,
-            "draining": hub.draining,
-            "subscribers": hub.streams,
-            "feeds": _nested(hub.feeds),
-            "upstream": _nested(hub.upstream),
-            # How many client streams one upstream subscription serves: what the relay is there for.
-            "sharing": round(subscribers / upstream, 2) if upstream else None,
-            "history_bytes": hub.history_bytes,
-            "replicas": [asdict(facts) for facts in self._sources.replicas()],
-            "totals": dict(self._sources.totals()),
-            "feed_count": sum(hub.feeds.values()),
-            "feed_list": [asdict(facts) for facts in self._sources.feeds(most)],
-        }
 
 
 @web.middleware
@@ -283,13 +269,18 @@ def _asset(name: str, content_type: str) -> Handler:
     return asset
 
 
-async def _order(request: web.Request) -> tuple[str | None, str]:
-    """Whose streams to end (None: all), and why. Raises Refusal for what is no such order."""
+async def _body(request: web.Request, usage: str) -> Any:
+    """The JSON that came. Raises Refusal, which tells the usage."""
     try:
         async with asyncio.timeout(_ORDER_TIMEOUT_S):
-            order = json.loads(await request.read())
+            return json.loads(await request.read())
     except (ValueError, RecursionError, TimeoutError):
-        raise Refusal(RefusalCode.BAD_REQUEST, _USAGE) from None
+        raise Refusal(RefusalCode.BAD_REQUEST, usage) from None
+
+
+async def _order(request: web.Request) -> tuple[str | None, str]:
+    """Whose streams to end (None: all), and why. Raises Refusal for what is no such order."""
+    order = await _body(request, _USAGE)
     identity: str | None
     match order:
         case {"identity": str(name), "reason": str(reason)} if _HASH.fullmatch(name):
@@ -301,13 +292,6 @@ async def _order(request: web.Request) -> tuple[str | None, str]:
     if len(order) > 2 or not 0 < len(reason) <= _MAX_REASON or not reason.isprintable():
         raise Refusal(RefusalCode.BAD_REQUEST, _USAGE)
     return identity, reason
-
-
-def _nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    nested: dict[str, dict[str, int]] = {}
-    for (stream, kind), count in counts.items():
-        nested.setdefault(stream, {})[kind] = count
-    return nested
 
 
 def _without_port(host: str) -> str:

@@ -8,6 +8,7 @@ that upstream ignored the cursor (contract, section 3). At most one request a fe
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -208,7 +209,7 @@ class CatchUp:
         clock = self._feed.host.clock
         while group.alive() and not group.done.is_set():
             asked_s = clock()
-            events = await request.read()
+            events = await request.read(_leave_all)
             # The time-out is upstream's: what the clients take to read does not count.
             left_s -= clock() - asked_s
             limit.reschedule(None)
@@ -300,6 +301,11 @@ class CatchUp:
             # What has come since it joined is surely new to it; what it has been sent is not.
             after = max(subscriber.cursor if place is None else place, history.first - 1)
             feed.resume_with_gap(subscriber, cause, after, group.last_id or group.cursor)
+
+
+def _leave_all(events: Sequence[Event]) -> Sequence[Event]:
+    """They are sent at the pace of who waits for them."""
+    return events
 
 
 class _Step(NamedTuple):

@@ -313,6 +313,7 @@ class Feed:
             identity=self.key.identity,
             stream=self.key.stream.name,
             role=self.role,
+            owner="" if self.share is None else self.share.owner_elsewhere,
             state=self.owner.state,
             subscribers=len(self.subscribers),
             events=len(history),

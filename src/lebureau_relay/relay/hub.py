@@ -7,11 +7,10 @@ timer for everything that is due "in about a second" (`rounds`).
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from heapq import nlargest
 
 from lebureau_relay.core.backoff import spread
 from lebureau_relay.core.credential import Credential
@@ -24,12 +23,13 @@ from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.heldoff import HeldOff
 from lebureau_relay.relay.host import StreamTimings
 from lebureau_relay.relay.letgo import oldest_idle
-from lebureau_relay.relay.observer import FeedFacts, HubFacts
+from lebureau_relay.relay.observer import HubFacts
 from lebureau_relay.relay.owner import Outside, Owner
 from lebureau_relay.relay.ports import FeedKey, Identity
 from lebureau_relay.relay.rounds import SLOT_S, Rounds
-from lebureau_relay.relay.share import Role, Share, Shared
+from lebureau_relay.relay.share import Share, Shared
 from lebureau_relay.relay.subscriber import Subscriber
+from lebureau_relay.relay.survey import Tally
 from lebureau_relay.relay.turns import Turns
 
 # Over the bound of all histories, shrink to this share of it, so that the next event doesn't find
@@ -94,7 +94,7 @@ class Hub:
         self.draining = True
         self._rounds.stop()
         tasks = list(self._tasks.values())
-        for feed in [*self._feeds.values(), *self._ended]:
+        for feed in self.feeds():
             for subscriber in list(feed.subscribers):
                 subscriber.abort(CloseReason.DRAINING)
             self._close_feed(feed)
@@ -160,7 +160,7 @@ class Hub:
     @property
     def streams(self) -> int:
         """Open streams of this process."""
-        return sum(len(feed.subscribers) for feed in (*self._feeds.values(), *self._ended))
+        return sum(len(feed.subscribers) for feed in self.feeds())
 
     def revoke(self, credential: Credential) -> int:
         """End every stream that holds a credential; how many. Others of the same identity stay, and
@@ -255,27 +255,14 @@ class Hub:
 
     def facts(self) -> HubFacts:
         """The hub at this moment."""
-        streams: dict[str, int] = {}
-        feeds: dict[tuple[str, str], int] = {}
-        upstream: dict[tuple[str, str], int] = {}
-        for feed in self._feeds.values():
-            name = feed.key.stream.name
-            streams[name] = streams.get(name, 0) + len(feed.subscribers)
-            feeds[name, feed.role] = feeds.get((name, feed.role), 0) + 1
-            if feed.role != Role.FOLLOWER:
-                state = feed.owner.state
-                upstream[name, state] = upstream.get((name, state), 0) + 1
-        for feed in self._ended:
-            name = feed.key.stream.name
-            streams[name] = streams.get(name, 0) + len(feed.subscribers)
-        return HubFacts(self.draining, streams, feeds, upstream, self.history_bytes)
+        tally = Tally()
+        for feed in self.feeds():
+            tally.add(feed)
+        return tally.facts(self)
 
-    def feed_facts(self, most: int | None = None) -> Iterable[FeedFacts]:
-        """Feeds as operators may see them: all, or the so many that serve most subscribers."""
-        feeds: Iterable[Feed] = self._feeds.values()
-        if most is not None:
-            feeds = nlargest(most, feeds, key=lambda feed: len(feed.subscribers))
-        return [feed.facts() for feed in feeds]
+    def feeds(self) -> list[Feed]:
+        """All feeds; of those that are closed, the ones with streams that still say goodbye."""
+        return [*self._feeds.values(), *self._ended]
 
     # -- feeds
 

@@ -67,6 +67,7 @@ class FeedFacts:
     identity: str
     stream: str
     role: str
+    owner: str  # the replica that owns it, where that is another and known; empty otherwise
     state: str
     subscribers: int
     events: int
@@ -98,3 +99,52 @@ class HubFacts:
     feeds: dict[tuple[str, str], int]  # by stream name and role
     upstream: dict[tuple[str, str], int]  # by stream name and state: opening, open, waiting
     history_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityFacts:
+    """One identity by its hash: its open streams and feeds here."""
+
+    identity: str
+    streams: int
+    feeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """All feeds within some turns of the loop: how many of what, and the largest of them."""
+
+    hub: HubFacts
+    largest: list[FeedFacts]
+    identities: list[IdentityFacts]  # those with most streams
+    identity_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TabFacts:
+    """One client stream: what it is doing, how far it is behind, where it stands."""
+
+    state: str
+    age_s: float
+    pending_bytes: int  # handed to the socket, and not taken by it yet
+    behind: int  # events that wait for it here
+    last_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedInDetail:
+    """One feed of an identity, with its streams: sums over many, facts of some."""
+
+    facts: FeedFacts
+    pending_bytes: int
+    slow: int  # streams whose sockets take no more
+    tabs: list[TabFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Whom a search found: `by` its hash or an event that it has; how many, some in detail."""
+
+    by: str
+    count: int
+    identities: dict[str, list[FeedInDetail]]

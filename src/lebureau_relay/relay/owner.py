@@ -9,6 +9,7 @@ what is final upstream (204, 401, 403) is final here.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 from lebureau_relay.core.backoff import Backoff
@@ -194,38 +195,52 @@ class Owner:
             feed.host.grown(feed.history.size_bytes - before_bytes)
         self._fresh = False
         feed.opened()
+        take = partial(self._take, continuity)
         while True:
-            events = await subscription.read()
-            self.attempt = 0
-            self.heard_at_s = at_s = feed.host.clock()
-            if events:
-                await self._take(continuity, events, at_s)
+            for event in await subscription.read(take):
+                if not self._has_room(event):
+                    await self._make_room()
+                self._append(continuity, event)
 
-    async def _take(self, continuity: Continuity, events: Sequence[Event], at_s: float) -> None:
+    def _take(self, continuity: Continuity, events: Sequence[Event]) -> Sequence[Event]:
+        """Events, in the turn in which they came; returns those for which there is no room yet."""
+        self.attempt = 0
+        self.heard_at_s = self._feed.host.clock()
+        for number, event in enumerate(events):
+            if not self._has_room(event):
+                return events[number:]
+            self._append(continuity, event)
+        return ()
+
+    def _append(self, continuity: Continuity, event: Event) -> None:
         feed, history = self._feed, self._feed.history
-        for event in events:
-            await self._make_room(event)
-            before_bytes = history.size_bytes
-            entries = continuity.take(event, at_s)
-            feed.publish(entries)
-            feed.host.grown(history.size_bytes - before_bytes)
-            self._unwritten_bytes += sum(len(entry.frame) for entry in entries)
+        before_bytes = history.size_bytes
+        entries = continuity.take(event, self.heard_at_s)
+        feed.publish(entries)
+        feed.host.grown(history.size_bytes - before_bytes)
+        for entry in entries:
+            self._unwritten_bytes += len(entry.frame)
 
-    async def _make_room(self, event: Event) -> None:
-        """Let what has come be written to everybody before the history must let go of some of it:
-        a burst over its bounds, or a new epoch in it, would be a gap for readers who keep up.
+    def _has_room(self, event: Event) -> bool:
+        """Whether the history can take an event, and whatever may come with it, without letting go
+        of anything that is still to be written to those who keep up.
         """
-        history, fanout = self._feed.history, self._feed.fanout
-        unwritten = history.top - fanout.flushed
+        history = self._feed.history
+        unwritten = history.top - self._feed.fanout.flushed
         if unwritten <= 0:
             self._unwritten_bytes = 0
-            return
+            return True
         size_bytes = self._unwritten_bytes + 2 * len(event.data or b"") + _OVERHEAD_BYTES
         limits = history.limits
         fits = unwritten + 2 <= limits.max_events and size_bytes <= limits.max_bytes
-        if fits and not (event.id and event.id in history):
-            return
+        return fits and not (event.id and event.id in history)
+
+    async def _make_room(self) -> None:
+        """Let what has come be written to everybody before the history must let go of some of it:
+        a burst over its bounds, or a new epoch in it, would be a gap for readers who keep up.
+        """
         await asyncio.sleep(0)  # the flush is due in this turn of the loop
+        history, fanout = self._feed.history, self._feed.fanout
         while fanout.flushed < history.top:  # noqa: ASYNC110 - it is interrupted, or the log slow
             await asyncio.sleep(_FLUSH_POLL_S)
         self._unwritten_bytes = 0

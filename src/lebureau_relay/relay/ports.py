@@ -42,6 +42,11 @@ class FeedKey:
     query: str = ""
 
 
+# Who takes events as they come. It returns those that it can't take yet, without waiting for
+# anything.
+Take = Callable[[Sequence[Event]], Sequence[Event]]
+
+
 class Subscription(Protocol):
     """One open upstream connection, read by its one owner."""
 
@@ -55,10 +60,13 @@ class Subscription(Protocol):
         to send comments.
         """
 
-    async def read(self) -> Sequence[Event]:
-        """Wait for bytes, return the events they completed (none: a comment, or part of an event).
+    async def read(self, take: Take) -> Sequence[Event]:
+        """Hand events to `take` in the very turn of the loop in which their bytes come, until it
+        leaves some; return those.
 
-        Raises SourceFailure when the connection has ended, `REPLACED` or `IDLE` after `close` with
+        `take` is called for whatever comes (without events: a comment, or part of an event). Until
+        the next `read`, what comes is held, and upstream soon held off. Raises what `take` raises,
+        and SourceFailure when the connection has ended, `REPLACED` or `IDLE` after `close` with
         that problem.
         """
 
@@ -211,6 +219,9 @@ class Member(Protocol):
 
     def lease_free(self) -> None:
         """Nobody holds the lease."""
+
+    def lease_held(self, replica: str) -> None:
+        """Another replica holds the lease."""
 
     def lease_lost(self) -> None:
         """The lease that `token` names is another's, or nobody's."""

@@ -67,6 +67,7 @@ class Share:
     ) -> None:
         self.role = Role.FOLLOWER
         self.token: str | None = None
+        self._holder = ""  # who was last seen to hold the lease, if it is another
         self._feed = feed
         self._name = shared.name(feed.key)
         self._broker = shared.broker
@@ -85,6 +86,11 @@ class Share:
         self._moved = False  # the log is not what we left, though the lease is ours
         self._pending: list[Entry] = []  # of the source, not yet taken by the log
         self._source: asyncio.Task[None] | None = None
+
+    @property
+    def owner_elsewhere(self) -> str:
+        """The replica that owns the feed, where that is another and known; empty otherwise."""
+        return self._holder if self.role is Role.FOLLOWER else ""
 
     # -- called back by the broker
 
@@ -115,6 +121,10 @@ class Share:
         if self.role is Role.FOLLOWER and self._free_since_s is None:
             self._free_since_s = self._feed.host.clock()
             self._nudge()
+
+    def lease_held(self, replica: str) -> None:
+        """Another replica holds the lease."""
+        self._holder = replica
 
     def lease_lost(self) -> None:
         """The lease is another's, or nobody's."""

@@ -7,6 +7,7 @@ goodbyes nor replays.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
 # Some 800 writes at the kernel's price: long enough to be worth the turn, short enough that nobody
 # sees it.
 TURN_S = 0.005
+# Where turns come fast, the next one begins no sooner than this after the last one began, and what
+# comes meanwhile goes out together. A loop that is woken by each event pays for the waking, and for
+# memory that has gone cold since the last: a fifth of a busy relay's CPU (docs/decisions/0009). An
+# event that comes alone never waits; nor does a loop that has more to do, as its turns are longer.
+GAP_S = 0.0005
 
 Item = TypeVar("Item")
 
 
 class Turns:
-    """The work that is due on this loop, in order of urgency."""
+    """The work that is due on this loop, in order of urgency. `nap` holds up the whole loop for so
+    many seconds.
+    """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], nap: Callable[[float], None] = time.sleep
+    ) -> None:
         self._clock = clock
+        self._nap = nap
+        self._turned_at_s = 0.0  # when the last turn began
         self._dirty: dict[Fanout, None] = {}
         self._jobs: deque[Callable[[float], bool]] = deque()
         self._replays: deque[Subscriber] = deque()
@@ -61,18 +73,31 @@ class Turns:
     def _turn(self) -> None:
         """Flush what is new first, then heartbeats, replays and chores."""
         self._scheduled = False
-        deadline_s = self._clock() + TURN_S
+        started_s = self._clock()
+        deadline_s = started_s + TURN_S
         for fanout in list(self._dirty):
             del self._dirty[fanout]
             if not fanout.flush(deadline_s):  # its turn comes again, after the others
                 self._dirty[fanout] = None
             if self._clock() > deadline_s:
                 break
-        self._step(self._jobs, lambda job: not job(deadline_s), deadline_s)
-        self._step(self._replays, lambda one: one.feed.fanout.pump(one), deadline_s)
-        self._chores = [work for work in self._chores if not work()]
+        if self._jobs:
+            self._step(self._jobs, lambda job: not job(deadline_s), deadline_s)
+        if self._replays:
+            self._step(self._replays, lambda one: one.feed.fanout.pump(one), deadline_s)
+        if self._chores:
+            self._chores = [work for work in self._chores if not work()]
         if self._dirty or self._jobs or self._replays or self._chores:
             self._schedule()
+        else:
+            self._rest(started_s)
+        self._turned_at_s = started_s
+
+    def _rest(self, started_s: float) -> None:
+        """Let what comes gather for a moment, where turns come fast."""
+        left_s = started_s + GAP_S - self._clock()
+        if left_s > 0 and started_s - self._turned_at_s < 2 * GAP_S:
+            self._nap(left_s)
 
     def _step(self, queue: deque[Item], work: Callable[[Item], bool], deadline_s: float) -> None:
         """Work in turns until all is done or the time is up; what isn't done goes to the end."""

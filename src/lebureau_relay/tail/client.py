@@ -23,6 +23,7 @@ from lebureau_relay.core.event import Event
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import ConfigError, RelayError
 from lebureau_relay.tail.screen import RELAY, Screen, parse, printable
+from lebureau_relay.tail.status import Link
 
 KEY_PARAMETER: Final = "apiKey"
 KEY_HEADER: Final = "x-api-key"
@@ -56,11 +57,13 @@ _CLOSINGS: Final = {
     "upstream_ended": "Le Bureau ended this stream",
 }
 _PASSING: Final = frozenset({408, 425, 429})  # statuses below 500 that time alone can mend
+# Where the answer says nothing itself.
+_UNTOLD: Final = {429: ": too many tries, or streams open; close some"}
 _FINAL: Final = {
     200: "answers, but not with an event stream; check the address",
     204: "this stream has ended for good",
     401: "a valid key is needed; set LEBUREAU_API_KEY",
-    403: "this key may not read this stream",
+    403: "this key may not read this stream; ask whoever gave it for one that may",
     404: "there is no such stream; check the address",
 }
 
@@ -88,10 +91,13 @@ def run(
     try:
         asyncio.run(Tail(target, screen).follow())
     except KeyboardInterrupt:
+        screen.close()
         screen.tell("stopped")
     except BrokenPipeError:
         # The interpreter flushes stdout once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        screen.close()
     return 0
 
 
@@ -142,6 +148,18 @@ class Tail:
 
     async def follow(self) -> NoReturn:
         """Read for ever. Raises RelayError for an answer that is final, and BrokenPipeError."""
+        parts = [asyncio.ensure_future(part) for part in (self._follow(), self._screen.tick())]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                await part
+            raise AssertionError("neither ends but by an error")
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    async def _follow(self) -> NoReturn:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
         async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
             while True:
@@ -154,6 +172,7 @@ class Tail:
                 delay_s = self._backoff.delay_s(self._attempt, hint_s, random.random)
                 self._attempt += 1
                 self._screen.tell(f"{why}; trying again in {delay_s:.1f} s")
+                self._screen.stand(Link.WAITING, "trying again in", delay_s)
                 await asyncio.sleep(delay_s)
 
     async def _read(self, session: aiohttp.ClientSession) -> str:
@@ -162,12 +181,14 @@ class Tail:
         mine = {KEY_HEADER: target.key, "Last-Event-ID": self._cursor}
         headers = {name: value for name, value in mine.items() if value}
         headers |= {"Accept": _STREAM, "Accept-Encoding": "identity"}
+        screen.stand(Link.CONNECTING, "connecting")
         # A redirect would carry the key to wherever it points.
         async with session.get(target.url, headers=headers, allow_redirects=False) as response:
             if refusal := await self._refusal(response):
                 return refusal
             where = f", reading on after {self._cursor}" if self._cursor else ""
             screen.tell(f"connected to {target.place}{where}")
+            screen.stand(Link.CONNECTED, "connected")
             reader = Decoder(_MAX_EVENT_BYTES, self._cursor.encode())
             async for chunk in response.content.iter_any():
                 for event in reader.feed(chunk):
@@ -182,7 +203,7 @@ class Tail:
         status = response.status
         if status == 200 and response.content_type == _STREAM:
             return ""
-        detail = await _detail(response)
+        detail = await _detail(response) or _UNTOLD.get(status, "")
         if status in _PASSING or status >= 500:
             retry_after = response.headers.get(hdrs.RETRY_AFTER, "")
             self._wait_s = float(retry_after) if retry_after.isdecimal() else 0.0
@@ -224,12 +245,26 @@ def _failure(error: Exception) -> str:
     """What went wrong on the way. Raises RelayError where it is no use to try again."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
+            cause = getattr(error.certificate_error, "verify_message", "") or "unknown reason"
             mend = "if it should be, name its authority in SSL_CERT_FILE"
-            raise RelayError(f"{error.host}: its certificate isn't trusted; {mend}") from None
+            raise RelayError(
+                printable(f"{error.host}: its certificate isn't trusted ({cause}); {mend}")
+            ) from None
+        case aiohttp.ClientConnectorSSLError():
+            mend = "if it speaks plain HTTP there, write http:// in place of https://"
+            raise RelayError(
+                f"{error.host}:{error.port}: no TLS can be agreed on; {mend}"
+            ) from None
+        case aiohttp.ClientConnectorDNSError():
+            return f"no address is known for the name {error.host}; check it, or the network"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return f"nothing listens at {error.host}:{error.port}; check the port, or start it"
         case aiohttp.ClientConnectorError():
             number = error.os_error.errno or 0
             reason = os.strerror(number) if number > 0 else error.os_error.strerror
             return f"can't connect to {error.host}:{error.port} ({reason})"
+        case aiohttp.InvalidURL():
+            raise RelayError("The address can't be asked for; check it.") from None
         case aiohttp.ConnectionTimeoutError():
             return f"can't connect: no answer within {_CONNECT_S:.0f} s"
         case TimeoutError():

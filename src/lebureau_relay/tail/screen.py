@@ -1,10 +1,15 @@
-"""What `tail` shows: events on stdout, one line each, and words about the connection on stderr.
+"""What `tail` shows: events on stdout, one line each, and words about the connection on stderr;
+below them, where both are a terminal, the status line.
 
 It stands apart from the client so that what comes from a stranger meets the terminal in one place,
 where everything that could move its cursor is taken out.
 """
 
+import asyncio
 import json
+import os
+import re
+import select
 import shutil
 import time
 from fnmatch import fnmatchcase
@@ -12,9 +17,12 @@ from io import TextIOWrapper
 from typing import Any, Final, NoReturn, TextIO
 
 from lebureau_relay.core.event import Event
+from lebureau_relay.tail.cells import cut, pad, width
+from lebureau_relay.tail.status import TICK_S, Link, StatusLine
 
 _TYPE_COLUMNS: Final = 18  # the longest type of the specification
-_FEWEST_COLUMNS: Final = 40
+# On a terminal narrower than this types don't stand in a column.
+_NARROW: Final = 60
 
 # The first pattern that matches gives the colour (SGR parameters of ECMA-48).
 _COLOURS: Final = (
@@ -60,26 +68,65 @@ class Screen:
         self._as_json = as_json
         self._types = types
         self._names: dict[str, str] = {}
-        # https://no-color.org: as COLUMNS it belongs to the terminal, so it is read where that is.
-        self._colour = out.isatty() if colour is None else colour
-        self._columns = 0  # a file may be as wide as it likes
-        if out.isatty():
-            self._columns = max(shutil.get_terminal_size().columns, _FEWEST_COLUMNS)
+        is_able = out.isatty() and os.environ.get("TERM") != "dumb"
+        self._colour = is_able if colour is None else colour
+        self._status: StatusLine | None = None
+        if is_able and err.isatty():  # else what reads us writes there, too
+            self._status = StatusLine(err, self._columns, colour=self._colour)
+        self._pipe = select.poll()
+        if not out.isatty() and hasattr(out, "buffer"):
+            self._pipe.register(out, 0)  # errors alone, which need not be asked for
         if isinstance(out, TextIOWrapper):
             # JSON is UTF-8 (RFC 8259, section 8.1), whatever the terminal speaks.
             out.reconfigure(encoding="utf-8" if as_json else None, errors="replace")
 
     def tell(self, words: str) -> None:
         """Say something about the connection."""
-        self._err.write(f"{_now()}  {printable(words)}\n")
-        self._err.flush()
+        self._write(self._err, f"{_now()}  {printable(words)}")
+
+    def stand(self, link: Link, words: str, for_s: float = 0.0) -> None:
+        """The connection stands so now, for so long if that is known."""
+        if self._status is not None:
+            self._status.stand(link, printable(words), for_s)
+
+    def close(self) -> None:
+        """Leave the terminal as it was found; what is told afterwards is told without a status."""
+        status, self._status = self._status, None
+        if status is not None:
+            self._err.write(status.wiped())
+            self._err.flush()
+
+    async def tick(self) -> NoReturn:
+        """Keep the status line true. Raises BrokenPipeError when nobody reads the events any more,
+        also where none come.
+        """
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self._status is not None:
+                self._status.draw()
+            if self._pipe.poll(0):
+                raise BrokenPipeError
+
+    def _write(self, where: TextIO, line: str) -> None:
+        """A line, above the status line."""
+        status = self._status
+        where.write(f"{status.wiped() if status else ''}{line}\n")
+        where.flush()
+        if status is not None:
+            status.draw()
+
+    def _columns(self) -> int:
+        return shutil.get_terminal_size().columns
 
     def show(self, event: Event) -> None:
         """Print an event, if it is of a type that was asked for.
 
         The relay's own are for programs only: people are told of them in words.
         """
-        if event.type.startswith(RELAY) and not self._as_json:
+        if not event.type.startswith(RELAY):
+            if self._status is not None:
+                self._status.count()
+        elif not self._as_json:
             return
         text = (event.data or b"").decode()
         body = parse(text)
@@ -90,24 +137,26 @@ class Screen:
             return
         if self._as_json:
             # The text itself: Python would round big numbers and drop names that stand twice.
-            data = json.dumps(text) if body is NO_JSON else text.replace("\n", " ")
+            data = json.dumps(text) if body is NO_JSON else _ESCAPED.sub(_escape, text)
             head = f'"id": {json.dumps(event.id.decode())}, "type": {json.dumps(kind)}'
             line = f'{{{head}, "data": {data}}}'
         else:
             line = self._line(kind, text if body is NO_JSON else self._summary(body))
-        self._out.write(f"{line}\n")
-        self._out.flush()
+        self._write(self._out, line)
 
     def _line(self, kind: str, summary: str) -> str:
-        clock, kind = _now(), printable(kind).ljust(_TYPE_COLUMNS)
-        summary = printable(summary)
-        left = self._columns - len(f"{clock}  {kind}  ")
-        if self._columns and len(summary) > left:
-            summary = summary[: max(left - 1, 0)] + "…"
+        clock, kind, summary = _now(), printable(kind), printable(summary)
+        sgr = next(sgr for pattern, sgr in _COLOURS if fnmatchcase(kind, pattern))
+        if self._out.isatty():
+            columns = self._columns()
+            kind = cut(kind, columns - width(f"{clock}  "))
+            kind = kind if columns < _NARROW else pad(kind, _TYPE_COLUMNS)
+            summary = cut(summary, columns - width(f"{clock}  {kind}  "))
+        else:  # a file may be as wide as it likes
+            kind = pad(kind, _TYPE_COLUMNS)
         if self._colour:
-            sgr = next(sgr for pattern, sgr in _COLOURS if fnmatchcase(kind.rstrip(), pattern))
             clock, kind = f"\x1b[2m{clock}\x1b[0m", f"\x1b[{sgr}m{kind}\x1b[0m"
-        return f"{clock}  {kind}  {summary}"
+        return f"{clock}  {kind}  {summary}" if summary else f"{clock}  {kind}"
 
     def _summary(self, body: Any) -> str:
         """A payload on one line: whose, what, and the rest but its times, as the line has one."""
@@ -137,6 +186,18 @@ def parse(text: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         return NO_JSON
+
+
+# In JSON's text line feeds are blanks, and what a terminal could take for an order stands in
+# strings, where it may as well be escaped (RFC 8259, section 7).
+_ESCAPED: Final = re.compile(r"[^ -~]")
+
+
+def _escape(found: re.Match[str]) -> str:
+    each = found.group()
+    if each in "\n\t":
+        return " "
+    return each if each.isprintable() else json.dumps(each)[1:-1]
 
 
 def _brief(value: Any) -> str:

@@ -60,6 +60,9 @@ class Ear:
     def lease_free(self) -> None:
         self._hear(self.member.lease_free)
 
+    def lease_held(self, replica: str) -> None:
+        self._hear(self.member.lease_held, replica)
+
     def lease_lost(self) -> None:
         self._hear(self._about, self.member.token, self.member.lease_lost)
 
@@ -272,7 +275,7 @@ class Replica(House):
         shared = Shared(self.seat, lambda key: f"{key.identity}/{key.stream.name}")
         self.hub = Hub(outside, self.timings, HubLimits(self.limits, self.total_bytes), shared)
         self.hub.clock = self.loop.time
-        self.hub.turns = Turns(self.loop.time)
+        self.hub.turns = Turns(self.loop.time, nap=lambda _: None)
         self.hub.start()
         self._keeping = asyncio.ensure_future(self.seat.keep())
 

@@ -34,6 +34,7 @@ _POLICIES_TIMEOUT_S: Final = 2.0
 # Of an offset: what its server can count to, and far below what Python refuses to read.
 _MAX_DIGITS: Final = 19
 _PARTS: Final = ("lease", "meta", "log", "fence", "wanted", "said")
+_HELD: Final = b"held:"
 _VERDICTS: Final = {verdict.value.encode(): verdict for verdict in Verdict}
 
 
@@ -64,7 +65,10 @@ class _Names:
 
 
 class RedisBroker:
-    """`relay.ports.Broker` on Redis. `run` is its life; `close` comes after it."""
+    """`relay.ports.Broker` on Redis. `run` is its life; `close` comes after it.
+
+    `replica` names this one in tokens: no other's, and without colons; a random one without it.
+    """
 
     def __init__(
         self,
@@ -73,13 +77,14 @@ class RedisBroker:
         clock: Clock,
         on_change: Callable[[bool], None],
         timed: Callable[[float], None],
+        replica: str = "",
     ) -> None:
         self.arrived = asyncio.Event()  # the server has answered for the first time
         self._client = client
         self._clock = clock
         self._on_change = on_change
         self._prefix = rules.prefix
-        self._replica = secrets.token_hex(6)
+        self._replica = replica or secrets.token_hex(6)
         self._members: dict[str, Member] = {}
         self._names: dict[str, _Names] = {}  # of the members' feeds: appends are many
         self._channels: dict[str, str] = {}  # channel -> feed
@@ -298,7 +303,9 @@ class RedisBroker:
 
 def _tell(member: Member, state: bytes, epoch: bytes, top: bytes) -> None:
     """What the tick found."""
-    if state == b"lost":
+    if state.startswith(_HELD):
+        member.lease_held(state.removeprefix(_HELD).decode("utf-8", "replace"))
+    elif state == b"lost":
         member.lease_lost()
     elif state == b"wanted":
         member.wanted_elsewhere()

@@ -1,6 +1,6 @@
 -- Renew the leases that a replica holds, and look at those that it doesn't. Five KEYS a feed: lease, meta, log, fence,
 -- wanted. ARGV replica, lease_ms, keep_ms, then two a feed: token or "", wanted ("1" or "").
--- Returns three a feed: kept, wanted, lost, held or free; the log's epoch; its top.
+-- Returns three a feed: kept, wanted, lost, free, or held: and by whom; the log's epoch; its top.
 local answer = {}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -23,7 +23,7 @@ for i = 0, #KEYS / 5 - 1 do
       redis.call('ZADD', wanted, now + ARGV[2], ARGV[1])
       redis.call('PEXPIRE', wanted, ARGV[2])
     end
-    state = 'held'
+    state = 'held:' .. string.match(held, '^[^:]*')
   else
     state = 'free'
   end

@@ -1,43 +1,28 @@
-"""Upstream by aiohttp's client: one subscription at a time, from connect to its end, as events.
+"""Asking upstream for a stream, by redirects within its origin only, and without compression.
 
-Defaults of the client that bite a stream are all set here: no total time-out, no connection limit,
-no cookie jar, no redirects followed blindly, no compression, small read buffers, keepalive on the
-socket. What an answer means is decided here too; what to do about it is the owner's business.
+What an answer means is decided here; what to do about it is the owner's business.
 """
 
 import asyncio
 import math
-import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 import aiohttp
-from aiohttp.abc import AbstractCookieJar
-from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from lebureau_relay.core.credential import Credential
-from lebureau_relay.core.event import Event
 from lebureau_relay.core.outbound import request_headers
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import SourceFailure, SourceProblem
-from lebureau_relay.relay.observer import Observer, StreamMeter
+from lebureau_relay.relay.observer import Observer
 from lebureau_relay.relay.ports import FeedKey, Subscription
+from lebureau_relay.upstream.subscription import HttpSubscription, shed
 
 # A redirect within the API's own origin is followed so often; a longer chain is a loop.
 _MAX_REDIRECTS = 5
-# Until upstream has been seen to send comments, silence may be normal: wait this much longer before
-# giving up.
-_PATIENCE = 10
-# What aiohttp holds of an upstream that is faster than us; its default is eight times that, for
-# each feed.
-_READ_BUFFER_BYTES = 64 * 1024
-# Dead peers on a path that drops packets: probe after a minute of silence, give up after three
-# unanswered probes.
-_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 60, 10, 3
 _HEADERS = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",
@@ -54,32 +39,6 @@ class UpstreamRules:
     connect_timeout_s: float = 10.0
     idle_timeout_s: float = 60.0
     max_event_bytes: int = 1_048_576
-
-
-def make_session() -> aiohttp.ClientSession:
-    """The client session for everything that goes upstream. The caller closes it."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, socket_factory=_client_socket),
-        cookie_jar=_no_cookies(),
-        auto_decompress=False,
-        headers={"User-Agent": "lebureau-relay"},  # aiohttp would tell its version and Python's
-        read_bufsize=_READ_BUFFER_BYTES,
-        timeout=aiohttp.ClientTimeout(total=None),
-    )
-
-
-def _no_cookies() -> AbstractCookieJar:
-    return aiohttp.DummyCookieJar()
-
-
-def _client_socket(info: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = info
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
-    return sock
 
 
 class Upstream:
@@ -113,8 +72,8 @@ class Upstream:
         if failure is not None:
             response.close()
             raise failure
-        _shed(response)
-        return _HttpSubscription(
+        shed(response)
+        return HttpSubscription(
             self,
             response,
             Decoder(self._rules.max_event_bytes, cursor),
@@ -157,82 +116,6 @@ class Upstream:
 
 
 _REDIRECTS = {301, 302, 303, 307, 308}
-
-
-class _HttpSubscription:
-    """`relay.ports.Subscription`: one response that is being read."""
-
-    __slots__ = ("_decoder", "_ended_by", "_idle_timeout_s", "_meter", "_response", "_upstream")
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        response: aiohttp.ClientResponse,
-        decoder: Decoder,
-        idle_timeout_s: float,
-        meter: StreamMeter,
-    ) -> None:
-        self._upstream = upstream
-        self._meter = meter
-        self._response = response
-        self._decoder = decoder
-        self._idle_timeout_s = idle_timeout_s
-        self._ended_by: SourceProblem | None = None
-        # aiohttp hangs up on a malformed chunk without a word to who reads; the connection tells.
-        protocol = response.connection.protocol if response.connection is not None else None
-        if protocol is not None and (closed := protocol.closed) is not None:
-            closed.add_done_callback(self._disconnected)
-
-    def _disconnected(self, closed: asyncio.Future[None]) -> None:
-        """The connection is gone. Whoever reads is told, if nobody has done it."""
-        if not closed.cancelled():
-            closed.exception()  # looked at, or asyncio complains
-        content = self._response.content
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError())
-
-    @property
-    def retry_s(self) -> float | None:
-        retry_ms = self._decoder.retry_ms
-        return None if retry_ms is None else retry_ms / 1000
-
-    @property
-    def idle_timeout_s(self) -> float:
-        return self._idle_timeout_s * (1 if self._upstream.sends_comments else _PATIENCE)
-
-    async def read(self) -> Sequence[Event]:
-        try:
-            chunk = await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise SourceFailure(self._ended_by or SourceProblem.CUT, type(error).__name__) from None
-        if not chunk:
-            raise SourceFailure(self._ended_by or SourceProblem.CUT, "the API closed the stream")
-        events = self._decoder.feed(chunk)
-        self._meter.received(len(events), len(chunk))
-        if self._decoder.comments:
-            self._upstream.sends_comments = True
-        return events
-
-    def close(self, problem: SourceProblem = SourceProblem.REPLACED) -> None:
-        if self._ended_by is None:
-            self._ended_by = problem
-        self._response.close()
-
-
-def _shed(response: aiohttp.ClientResponse) -> None:
-    """Let go of the headers of both sides, which would live as long as the feed: 2 KB, and more
-    with a talkative API.
-
-    Nothing reads them once a response has begun. That they are let go by three private attributes
-    is pinned (`aiohttp<4`) and held by tests/test_upstream.py for each release in the lock.
-    """
-    response._headers = _NO_HEADERS  # noqa: SLF001
-    response._raw_headers = ()  # noqa: SLF001
-    response._request_info = _NO_REQUEST  # noqa: SLF001
-
-
-_NO_HEADERS = CIMultiDictProxy(CIMultiDict[str]())
-_NO_REQUEST = aiohttp.RequestInfo(URL(), "", _NO_HEADERS)
 
 
 def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> SourceFailure | None:
