@@ -11,8 +11,8 @@ from bench.kinds import Soak
 from bench.machine import BenchError
 from bench.rounds.watch import TIMEOUT_S, Numbers, Watch, emit
 
-# Histories fill and pools find their size in this share of the time.
-_WARMUP_SHARE = 1 / 3
+# Histories fill (for `replay.max_age`) and the allocator finds its size in this share of the time.
+_WARMUP_SHARE = 1 / 2
 # Single samples hang together; means of longer pieces say how much it really swings.
 _PIECES = 20
 _SAMPLE_S = 0.5
