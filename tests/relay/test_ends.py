@@ -69,6 +69,27 @@ async def test_a_paused_client_may_go_on_from_its_cursor(build):
     assert got + back.ids == [str(n) for n in range(1, 41)]
 
 
+async def test_who_comes_when_all_is_over_opens_nothing(house):
+    await house.hub.close()
+    refused = await refusal(house.joining())
+    assert refused.code is RefusalCode.DRAINING
+    await house.settle()
+    assert house.api.asks == []
+
+
+async def test_who_waits_while_all_ends_opens_nothing_anew(house):
+    house.api.up.clear()
+    joining = house.joining()
+    await house.settle()
+    await house.hub.close()
+    house.api.up.set()
+    refused = await refusal(joining)
+    assert refused.code is RefusalCode.DRAINING
+    await house.settle()
+    assert house.hub.feeds() == []
+    assert house.api.listening == []
+
+
 async def test_only_one_identity_is_ended(house):
     one = await house.join()
     other = await house.join(key=FeedKey("user-2", DESKTOPS), who=BOB)

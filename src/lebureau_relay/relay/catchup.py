@@ -158,10 +158,19 @@ class CatchUp:
                 self._finish(group, Outcome.FAILED, None)
 
     def rebased(self, top: int) -> None:
-        """The feed's history is another now, with another numbering."""
-        for group in self.waiting:
+        """The feed's history is another now, with another numbering, and may hold what a group
+        waits for. What that has been sent is believed as far as the new one says the same.
+        """
+        for group in list(self.waiting):
             group.start = top
             group.own = self._is_own(group)
+            for subscriber in group.alive():
+                subscriber.cursor = top
+            place = self._place(group)
+            if place is not None:
+                self._finish(group, Outcome.FILLED if group.sent else Outcome.SEEN, place)
+            elif group.sent and group.last_id in self._feed.history:
+                self._finish(group, Outcome.IGNORED, None)
 
     def _is_own(self, group: Group) -> bool:
         """Whether the feed's own subscription has been asked for what this group needs: a cold

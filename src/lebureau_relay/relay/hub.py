@@ -37,6 +37,7 @@ from lebureau_relay.relay.turns import Turns
 _SHRINK_TO = 0.9
 # How long a 403 on a stream answers for upstream (contract, section 5).
 _FORBIDDEN_S = 60.0
+_LEAVING = "The relay is leaving service."
 # A feed may end while it is being joined; it is then opened anew. More often is a fault upstream.
 _TRIES = 3
 # Why a client should stay away for long: tabs would otherwise retire each other in turn (contract,
@@ -69,6 +70,7 @@ class Hub:
         # Not the loop's clock: uvloop's stands still within a turn, so no turn would ever be over.
         self.clock: Callable[[], float] = time.monotonic
         self.draining = False
+        self._closed = False
         self.history_bytes = 0
         self._shrink_above = limits.total_bytes
         self._outside = outside
@@ -92,7 +94,7 @@ class Hub:
 
     async def close(self) -> None:
         """End everything at once: streams that are left are aborted, subscriptions closed."""
-        self.draining = True
+        self.draining = self._closed = True
         self._rounds.stop()
         tasks = list(self._tasks.values())
         for feed in self.feeds():
@@ -134,6 +136,8 @@ class Hub:
         """
         self._attempt((key, credential.digest), credential)
         for _ in range(_TRIES):
+            if self._closed:  # who waited until now, or comes from a request that is still read
+                raise Refusal(RefusalCode.DRAINING, _LEAVING, retry_after_s=1.0)
             feed = self._feeds.get(key)
             if feed is None:
                 feed = self._open(key, credential, cursor)
@@ -335,8 +339,7 @@ class Hub:
         feed.state = FeedState.CLOSED
         refusal = feed.owner.refusal
         if refusal is None and self.draining:
-            detail = "The relay is leaving service."
-            refusal = Refusal(RefusalCode.DRAINING, detail, retry_after_s=1.0)
+            refusal = Refusal(RefusalCode.DRAINING, _LEAVING, retry_after_s=1.0)
         elif refusal is None:
             detail = "The stream ended while it was being joined."
             refusal = Refusal(RefusalCode.UPSTREAM_UNAVAILABLE, detail, retry_after_s=1.0)

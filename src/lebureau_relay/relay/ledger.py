@@ -152,20 +152,10 @@ class Ledger:
         feed.host.grown(history.size_bytes - old.size_bytes)
         feed.fanout.restart(history.top)
         feed.shown = history.top
+        waiting = (State.WAITING, State.ENDING, State.GONE)
+        for subscriber in [one for one in feed.subscribers if one.state not in waiting]:
+            self._find_place(subscriber, old)
         feed.catchup.rebased(history.top)
-        for subscriber in list(feed.subscribers):
-            if subscriber.state is State.WAITING:
-                self._look_again(subscriber)
-            elif subscriber.state not in (State.ENDING, State.GONE):
-                self._find_place(subscriber, old)
-
-    def _look_again(self, subscriber: Subscriber) -> None:
-        """What it waits for may be here now."""
-        feed = self._feed
-        subscriber.cursor = feed.shown
-        standing, offset = feed.history.find(subscriber.resume_id)
-        if standing is Standing.HELD:
-            feed.resume(subscriber, offset, "caught_up")
 
     def _find_place(self, subscriber: Subscriber, old: History) -> None:
         feed, history = self._feed, self._feed.history

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from tests.replicas.hubs.deployment import LEASE_S
 
+from lebureau_relay.core.history import History, HistoryLimits
+
 
 def numbers(client) -> list[int]:
     return [int(one) for one in client.ids]
@@ -282,3 +284,23 @@ async def test_an_upstream_that_ignores_a_cursor_which_the_log_lacks_is_found_ou
     assert numbers(comes) == [6], "5 is missing"
     await site.passes(LEASE_S)
     assert [block.payload["cause"] for block in comes.reader.gaps] == ["unknown_id"]
+
+
+async def test_what_was_brought_after_an_ignored_cursor_is_not_believed_in_a_new_history(deploy):
+    site = deploy(2)
+    here, behind = site.replicas
+    await site.join(here)
+    await site.join(behind)
+    await site.emit(1, 2, 3)
+    site.api.known = "live"
+    behind.seat.deaf = True
+    await site.emit(4, 5, 6, 7, 8, seconds=0.01)
+    comes = await site.join(behind, "7")
+    await site.emit(9, seconds=0.01)
+    assert numbers(comes) == [9], "upstream ignores the cursor, which nobody can know yet"
+    held = here.feed.history
+    other = History(HistoryLimits(), "another")
+    other.load(0, b"", held.top, held.since(0))
+    behind.feed.share._ledger._rebase(other)
+    await site.passes(LEASE_S)
+    assert comes.told[:2] == ["9", "relay.gap"], "8 is missing, and that is told"
