@@ -27,7 +27,7 @@ STREAM = "/api/desktops/stream"
 
 # Of a feed or an identity, of an address, of the deployment's budget, of a server that is tried.
 KEY = re.compile(
-    r"lbr:\{([0-9a-f]{32,64}|upstream-401s|replicas|\d+)\}:[a-z]+|lbr:\{\d+\}:[0-9a-f]{12}"
+    r"lbr:\{([0-9a-f]{32,64}|upstream-401s|replicas|\d+)\}:[a-z]+|lbr:\{\d+\}:[A-Za-z0-9.-]*/[0-9a-f]{6}"
 )
 
 

@@ -179,7 +179,7 @@ async def test_what_was_evicted_and_upstream_has_forgotten_is_told(
     await holder.has(20)
     simulator.fault("amnesia")
     if "max_age" in bound:
-        await eventually(lambda: [facts.events for facts in relay.hub.feed_facts()] == [1])
+        await eventually(lambda: [len(feed.history) for feed in relay.hub.feeds()] == [1])
         simulator.emit(user.id, "desktops", 1)
         await holder.has(21)
     client = await connect(relay, cursor=holder.ids[2])
