@@ -48,11 +48,9 @@ bench-tools: dev
 	@bench/tools.sh $(BIN)/python
 
 chaos: needs ## break everything around the relay and count what is lost: short, or MINUTES=60 SEED=7, or SCENARIO='cut amnesia'
-	@bench/chaos/tools.sh
 	$(BIN)/python -m bench.chaos $(SCENARIO) $(if $(filter-out file,$(origin MINUTES)),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 chaos-peers: needs bench-tools ## the same faults on nchan, nginx and aiohttp-sse
-	@bench/chaos/tools.sh
 	$(BIN)/python -m bench.chaos --peers $(if $(SEED),--seed $(SEED))
 
 chaos-replicas: needs ## kill, stop and part replicas and Redis: 200 feeds, 1000 clients, minutes; SCENARIO=… plays one
@@ -120,6 +118,7 @@ core-coverage: dev
 
 needs: dev
 	@tests/needs.sh
+	@bench/chaos/tools.sh
 
 venv: $(VENV)/.runtime
 dev: $(VENV)/.dev
