@@ -250,6 +250,17 @@ async def test_the_relays_own_words_are_told_to_people_and_given_to_programs(ser
     assert [each["type"] for each in program.events] == types
 
 
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [("1" + "0" * 400, "300."), ("1e999", "300."), ("true", "1."), ('"soon"', "0."), ("-5", "0.")],
+)
+async def test_whatever_wait_is_asked_for_ends_nothing(served, wait, told) -> None:
+    refused = f'event: relay.refused\ndata: {{"payload":{{"retryAfter":{wait}}}}}\n\n'
+    handler, _ = streaming(refused.encode(), b"data: 1\n\n")
+    async with Reader(await served(handler)) as reader:
+        await reader.until(lambda: f"trying again in {told}" in reader.err.getvalue())
+
+
 async def test_a_derived_id_is_never_asked_of_a_server_that_gave_none(served) -> None:
     handler, seen = streaming(b"id: a\ndata: 1\n\ndata: 2\n\n", b"data: 3\n\n")
     async with Reader(await served(handler)) as reader:

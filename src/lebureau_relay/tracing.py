@@ -14,14 +14,19 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, TypeVar
+from random import getrandbits
+from typing import Any, Final, Protocol, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ParentBased,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import (
     Link,
     SpanKind,
@@ -68,14 +73,29 @@ def exporting(endpoint: str, sample_ratio: float, version: str) -> "Tracing":
     OpenTelemetry reads more from its own variables: headers and a certificate for the collector
     (OTEL_EXPORTER_OTLP_…), and what else is to be said of the process (OTEL_RESOURCE_ATTRIBUTES).
     """
-    # Clients choose the ids of the traces they bring, and whether these are kept; not how many.
-    ratio = TraceIdRatioBased(sample_ratio)
-    sampler = ParentBased(ratio, remote_parent_sampled=ratio)
+    sampler = ParentBased(
+        TraceIdRatioBased(sample_ratio), remote_parent_sampled=_Draw(sample_ratio)
+    )
     named = Resource.create({"service.name": "lebureau-relay", "service.version": version})
     provider = TracerProvider(sampler, named, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(f"{endpoint}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Tracing(provider, version)
+
+
+class _Draw(TraceIdRatioBased):
+    """So many of the requests that clients want kept. It is drawn anew for each, since whoever
+    chooses a trace's id would also choose what that decides.
+    """
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,  # noqa: ARG002 - the client's
+        *rest: Any,
+        **more: Any,
+    ) -> SamplingResult:
+        return super().should_sample(parent_context, getrandbits(64), *rest, **more)
 
 
 class Tracing:

@@ -156,12 +156,13 @@ async def test_several_that_are_meant_are_offered(relay, simulator, connect, vis
     assert complaints == []
 
 
-async def test_a_key_that_is_pasted_is_not_sent(relay, simulator, visit, complaints):
+@pytest.mark.parametrize("pasted", ["{}", "x-api-key: {}", "/api/desktops/stream?apiKey={}"])
+async def test_a_key_that_is_pasted_is_not_sent(relay, simulator, visit, complaints, pasted):
     page = await visit(relay)
     sent = []
     page.on("request", lambda request: sent.append((request.url, request.post_data)))
     key = simulator.user(1).key
-    await page.fill("#find", key)
+    await page.fill("#find", pasted.format(key))
     await page.keyboard.press("Enter")
     await says(page, "#found", "looks like a key")
     assert not [one for one in sent if key in repr(one)]

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.e2e.clients import DESKTOPS, ask, eventually
 
-from lebureau_relay import main
+from lebureau_relay import main, tracing
 from lebureau_relay.config import Settings
 from lebureau_relay.errors import StartError
 from lebureau_relay.relay.ports import StreamSpec
@@ -300,6 +300,28 @@ async def test_of_a_share_of_none_nothing_is_kept_whatever_clients_say(simulator
         run.signal(signal.SIGTERM)
         assert await run.exit() == 0
     assert came == []
+
+
+def test_a_client_that_chooses_its_traces_id_does_not_choose_how_much_is_kept(monkeypatch):
+    spans = Spans()
+    monkeypatch.setattr(
+        tracing, "BatchSpanProcessor", lambda _exporter: SimpleSpanProcessor(spans.exporter)
+    )
+    told = tracing.exporting("http://127.0.0.1:9", 0.5, "0")
+    lowest = {"traceparent": f"00-{1:032x}-{1:016x}-01"}  # kept by any share, if the id decides
+
+    async def many() -> None:
+        handle = told.handler(answer)
+        for _ in range(200):
+            await handle(
+                make_mocked_request("GET", DESKTOPS, lowest), StreamSpec("desktops", DESKTOPS)
+            )
+
+    async def answer(*_: object) -> None:
+        pass
+
+    asyncio.run(many())
+    assert 50 < len(spans("connect")) < 150
 
 
 def test_without_an_endpoint_the_module_is_not_even_loaded():

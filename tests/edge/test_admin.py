@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -22,7 +23,7 @@ from lebureau_relay.edge.admin import (
 from lebureau_relay.edge.app import Guard
 from lebureau_relay.edge.credentials import CredentialRules
 from lebureau_relay.edge.listener import listen as bound
-from lebureau_relay.edge.picture import PictureSources
+from lebureau_relay.edge.picture import Picture, PictureSources
 from lebureau_relay.edge.server import build_runner, serve_on
 from lebureau_relay.errors import RefusalCode
 from lebureau_relay.relay.observer import (
@@ -522,6 +523,21 @@ async def test_an_open_console_does_not_hold_up_the_end():
         async with asyncio.timeout(5):
             await runner.cleanup()
         await response.content.read()  # a proper end
+
+
+async def test_a_status_of_many_feeds_costs_no_more_to_gather_than_to_write():
+    relay = Relay(feeds=[feed(n) for n in range(1000)])
+    picture = Picture("1.2.3", relay.sources().picture, time.monotonic)
+    gathered_s, written_s = [], []
+    for _ in range(9):
+        began_s = time.thread_time()
+        status = await picture.status()
+        gathered_s.append(time.thread_time() - began_s)
+        began_s = time.thread_time()
+        json.dumps(status)
+        written_s.append(time.thread_time() - began_s)
+    assert len(status["feed_list"]) == 1000
+    assert min(gathered_s) < 2 * min(written_s)
 
 
 # -- explain an identity

@@ -62,6 +62,24 @@ async def test_the_loop_turns_between_slices(house, monkeypatch):
     assert max(looked) <= 2
 
 
+async def test_the_loop_turns_between_identities_in_detail(house, monkeypatch):
+    await crowd(house, {f"user-{n}": 1 for n in range(9)})
+    looked: list[int] = []
+    detail = survey._in_detail
+
+    def note(feeds):
+        looked[-1] += 1
+        return detail(feeds)
+
+    monkeypatch.setattr(survey, "_in_detail", note)
+    finding = asyncio.ensure_future(Survey(house.hub).find("user"))
+    while not finding.done():
+        looked.append(0)
+        await asyncio.sleep(0)
+    assert sum(looked) == 9
+    assert max(looked) == 1
+
+
 async def test_feeds_that_end_meanwhile_are_no_trouble(house, monkeypatch):
     monkeypatch.setattr(survey, "_SLICE", 1)
     await crowd(house, {f"user-{n}": 1 for n in range(6)})

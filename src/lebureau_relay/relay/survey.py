@@ -108,7 +108,11 @@ class Survey:
                 for feed in some:
                     if feed.key.identity in shown:
                         shown[feed.key.identity].append(feed)
-            return Found(by, len(names), {name: _in_detail(shown[name]) for name in shown})
+            details: dict[str, list[FeedInDetail]] = {}
+            for name, feeds in shown.items():
+                details[name] = _in_detail(feeds)
+                await asyncio.sleep(0)
+            return Found(by, len(names), details)
 
     async def _names(self, means: Callable[[Feed], bool]) -> dict[str, None]:
         """The identities of the feeds that are meant, in the order in which they came."""

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from lebureau_relay.core.backoff import Backoff
+from lebureau_relay.core.backoff import MAX_HINT_S, Backoff
 from lebureau_relay.core.event import Event
 from lebureau_relay.core.sse import Decoder
 from lebureau_relay.errors import ConfigError, RelayError
@@ -237,7 +237,8 @@ class Tail:
                 return f"the relay closes the stream: {reason}"
             case "relay.refused":
                 wait_s = said.get("retryAfter")
-                self._wait_s = float(wait_s) if isinstance(wait_s, int | float) else 0.0
+                # No float yet: JSON's integers may be larger than any.
+                self._wait_s = min(wait_s, MAX_HINT_S) if isinstance(wait_s, int | float) else 0.0
                 return f"the relay refuses for now ({said.get('code')})"
         return f"the relay says {kind}"
 

@@ -129,7 +129,7 @@ async function explain(text) {
   $('answer').hidden = !wanted;
   if (!wanted) return;
   // What is pasted by mistake is not sent anywhere.
-  if (wanted.startsWith('lb_k_')) {
+  if (wanted.includes('lb_k_')) {
     $('find').value = wanted = '';
     tell('This looks like a key. Keys are not searched for, and this one was not sent; take the hash, or the id of an event.');
     return;
