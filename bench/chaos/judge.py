@@ -71,9 +71,8 @@ class Diary:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """The sum over all clients. `told` is missing with a word of it; `own` by the client's own
-    doing; `trusted` where upstream had to be believed: one event after a gap there is one id to ask
-    for, and nothing that must come back to prove the answer. `again` came a second time after a gap
-    that said so: from there on nothing is known of what came before.
+    doing. `again` came a second time after a gap that said so: from there on nothing is known of
+    what came before.
     """
 
     clients: int
@@ -82,7 +81,6 @@ class Judgement:
     lost: int
     told: int
     own: int
-    trusted: int
     again: int
     repeated: int
     reordered: int
@@ -105,7 +103,6 @@ class _Sum:
     lost: int = 0
     told: int = 0
     own: int = 0
-    trusted: int = 0
     again: int = 0
     repeated: int = 0
     reordered: int = 0
@@ -113,7 +110,7 @@ class _Sum:
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, one: "_Sum") -> None:
-        for what in ("lost", "told", "own", "trusted", "again", "repeated", "reordered"):
+        for what in ("lost", "told", "own", "again", "repeated", "reordered"):
             setattr(self, what, getattr(self, what) + getattr(one, what))
         self.examples += [f"{name}: {each}" for each in one.examples[:1]]
         self.notes += [f"{name}: {each}" for each in one.notes[:1]]
@@ -137,7 +134,6 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         lost=total.lost,
         told=total.told,
         own=total.own,
-        trusted=total.trusted,
         again=total.again,
         repeated=total.repeated,
         reordered=total.reordered,
@@ -222,9 +218,7 @@ def _judge_hole(diary: Diary, seen: set[int], hole: tuple[int, int, int], found:
         found.notes.append(f"{first} to {last} missing and told, {_context(diary, place)}")
         return
     found.own += own
-    if place - 1 in told:
-        found.trusted += len(missing) - own
-    elif len(missing) > own:
+    if len(missing) > own:
         found.lost += len(missing) - own
         found.examples.append(
             f"{first} to {last} missing, {len(missing)} in all, {_context(diary, place)}"

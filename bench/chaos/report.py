@@ -46,11 +46,9 @@ _PROMISES = """## What is promised
 
 ## What is not promised
 
-* **A relay that has just started believes upstream.** It holds no history, so it can't prove that upstream honoured a cursor: if upstream forgets what
-  it said at the same time as the last relay that knew it ends, what fell between is missing without a word. The schedules never
-  combine the two.
-* **One event after a gap** there is one id to ask for, and nothing that must come back to prove the answer: an upstream that ignores cursors,
-  and cuts again before it has said two events, is believed once. Counted apart above.
+* **A relay that has just started believes upstream.** It holds no history, or one event, so it can't prove that upstream honoured a cursor: if upstream
+  forgets what it said at the same time as the last relay that knew it ends, what fell between is missing without a word. The schedules
+  never combine the two. Once upstream was found out, it must prove its answer also where one event is all that is known since.
 * **What upstream says twice comes twice**, and what upstream never said again is missing: with a gap.
 * **A client that does not name its place** gets what is new; see the clients' table for who does what.
 * Delay: a dead connection is found by silence (`upstream.idle_timeout`), a killed owner's lease runs out (`redis.lease_ttl`). Nothing is lost meanwhile, only late.
@@ -94,7 +92,6 @@ def _summary(said: dict[str, Any]) -> Iterator[str]:
         ("**out of order**", "reordered"),
         ("gaps told (one for each client that met it)", "gaps"),
         ("missing where a gap said so", "told"),
-        ("missing one event after a gap, where upstream had to be believed", "trusted"),
         ("again after a gap that said so", "again"),
         ("missing by a client's own doing", "own"),
     ):

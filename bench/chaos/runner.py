@@ -26,15 +26,13 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """As promised: nothing lost, repeated or reordered, and nothing missing where upstream
-        could have said it again. A gap told for nothing is forgiven where several things went
-        wrong at once.
+        """As promised: nothing lost, repeated or reordered, and no gap where upstream could have
+        said everything again.
         """
         judged = self.judgement
         if self.failed or judged is None or not judged.clean:
             return False
-        needless = judged.gaps and len(self.names) == 1
-        return self.gaps_allowed or not (judged.told or judged.trusted or needless)
+        return self.gaps_allowed or not (judged.told or judged.gaps)
 
     def __str__(self) -> str:
         head = f"{'ok ' if self.good else 'BAD'} {self.on:5} {' + '.join(self.names)}: "
@@ -45,7 +43,7 @@ class Outcome:
             f"{judged.deliveries} deliveries to {judged.clients} clients on {judged.connections} "
             f"connections; lost {judged.lost}, repeated {judged.repeated}, reordered "
             f"{judged.reordered}, gaps told {judged.causes or 0} "
-            f"(missing there {judged.told}, after one {judged.trusted}); "
+            f"(missing there {judged.told}); "
             f"longest silence {judged.longest_silence_s:.2f} s; {self.took_s:.0f} s"
         )
         notes = () if self.gaps_allowed else judged.notes

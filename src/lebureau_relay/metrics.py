@@ -270,7 +270,7 @@ _HELP: Final = {
     "upstream_events": "Events that upstream sent, repeats and catch-ups included.",
     "upstream_bytes": "Bytes of the streams that upstream sent, comments included.",
     "upstream_reconnects": "Upstream subscriptions that were lost or refused, by what was wrong.",
-    "catchups": "Short requests for what a client's cursor needed and the history lacked.",
+    "catchups": "Short requests for what a cursor needed and the history lacked, or for a proof.",
     "deliveries": "Events handed to client connections: events times subscribers.",
     "delivered_bytes": "Bytes handed to client connections.",
     "delivery_delay_seconds": "From upstream's first byte in to the last subscriber written.",

@@ -40,6 +40,20 @@ async def test_an_older_cursor_before_the_feed_has_an_event_meets_its_floor(hous
     assert house.meter.catchups == ["filled"]
 
 
+async def test_an_older_namesake_of_the_floor_is_not_taken_for_it(build):
+    house = build(limits=HistoryLimits(max_events=1))
+    await house.join()
+    await house.emit(1)
+    house.api.emit(said("X", "old"))
+    await house.emit(2, 3)
+    house.api.emit(said("X", "new"))
+    await house.emit(4)
+    older = await house.join("1")
+    await house.settle()
+    assert older.told == ["X", "2", "3", "X", "4"]
+    assert house.meter.catchups == ["filled"]
+
+
 async def test_a_newer_cursor_after_an_older_one_is_seen_by_the_feed_itself(house):
     house.api.note_ids(*range(1, 6))
     house.api.up.clear()
@@ -515,7 +529,7 @@ async def test_a_wait_that_ends_while_another_is_served_does_not_end_that_one(ho
     own.send(said(6).block)
     await house.settle()
     assert queued.state is State.LIVE
-    short.send(*(said(one).block for one in (3, 4, 5)))  # it was slow, no more
+    short.send(*(said(one).block for one in (3, 4, 5, 6)))  # it was slow, no more
     await house.settle()
     await house.emit(7)
     assert queued.told == ["7"]

@@ -104,6 +104,101 @@ async def test_an_upstream_that_forgets_is_found_out(house):
     assert client.told == ["1", "2", "3", "relay.gap", "8"]
 
 
+async def forgets_but_one(house) -> Client:
+    """A client, after upstream has forgotten 1, 2 and 3 and has said 4, and breaks off again."""
+    client = await house.join()
+    await house.emit(1, 2, 3)
+    house.api.log.clear()
+    house.api.cut()
+    await house.advance(1)
+    await house.emit(4)
+    assert client.told == ["1", "2", "3", "relay.gap", "4"]
+    house.api.cut()
+    return client
+
+
+async def test_an_upstream_that_forgets_twice_with_one_event_between_is_found_out(house):
+    client = await forgets_but_one(house)
+    house.api.log.clear()
+    house.api.note_ids(5, 6)
+    await house.advance(1)
+    await house.emit(7)
+    assert client.told[4:] == ["4"], "it is asked whether it says that again"
+    await house.advance(5)
+    assert client.told[4:] == ["4", "relay.gap", "7"]
+    assert client.reader.gaps[-1].payload == {"cause": "upstream", "lastEventId": "4"}
+    assert house.api.cursors == ["", "2", "4", "4"]
+    assert len(house.api.listening) == 1
+    await house.emit(8)
+    assert client.told[4:] == ["4", "relay.gap", "7", "8"]
+    assert house.meter.catchups == ["timeout"]
+
+
+async def test_one_that_has_forgotten_once_and_remembers_now_costs_no_second_gap(house):
+    client = await forgets_but_one(house)
+    house.api.note_ids(5, 6)
+    await house.advance(1)
+    await house.emit(7)
+    assert client.told[4:] == ["4", "5", "6", "7"]
+    assert house.api.cursors == ["", "2", "4", "4"]
+    assert len(house.api.listening) == 1
+    assert house.meter.catchups == ["filled"]
+
+
+async def test_the_proof_is_asked_for_also_when_the_gap_is_too_old_to_be_held(build):
+    house = build(limits=HistoryLimits(max_events=1))
+    client = await forgets_but_one(house)
+    house.api.log.clear()
+    await house.advance(1)
+    await house.emit(7)
+    await house.advance(5)
+    assert client.told[4:] == ["4", "relay.gap", "7"]
+
+
+async def test_what_else_comes_first_when_it_is_asked_again_is_no_proof(house):
+    client = await forgets_but_one(house)
+    house.api.log.clear()
+    await house.advance(1)
+    await house.emit(7)
+    await house.emit(8)  # the second request is open by now, and gets it first
+    assert client.told[4:] == ["4", "relay.gap", "7", "8"]
+    assert house.meter.catchups == ["ignored"]
+
+
+@pytest.mark.parametrize("problem", ["unavailable", "forbidden", "cursor_rejected"])
+async def test_who_refuses_to_be_asked_again_has_proved_nothing(house, problem):
+    client = await forgets_but_one(house)
+    await house.advance(1)
+    house.api.fail(SourceProblem(problem))
+    await house.emit(7)
+    assert client.told[4:] == ["4", "relay.gap", "7"]
+    assert house.meter.catchups == ["failed"]
+
+
+async def test_who_comes_back_with_an_old_cursor_while_it_is_asked_waits_its_turn(house):
+    await forgets_but_one(house)
+    house.api.log.clear()
+    await house.advance(1)
+    await house.emit(7)
+    older = await house.join("strange")
+    await house.settle()
+    assert house.api.cursors == ["", "2", "4", "4"]
+    await house.advance(5)
+    assert house.api.cursors == ["", "2", "4", "4", "strange"]
+    await house.advance(5)
+    assert older.told == ["relay.gap", "relay.gap", "7"]
+
+
+async def test_a_feed_that_ends_while_it_is_asked_leaves_nothing_behind(house):
+    client = await forgets_but_one(house)
+    house.api.log.clear()
+    await house.advance(1)
+    await house.emit(7)
+    client.leave()
+    await house.advance(100)
+    assert not house.api.listening
+
+
 async def test_a_numbering_that_starts_again_is_a_new_epoch(house):
     client = await house.join()
     await house.emit(1, 2, 3)

@@ -38,8 +38,10 @@ class Continuity:
         "_next",
         "_plan",
         "_proving",
+        "_refuted",
         "_skip",
         "_trusted",
+        "in_doubt",
     )
 
     def __init__(
@@ -54,6 +56,14 @@ class Continuity:
         self._proving = not fresh and bool(plan.skip or plan.run)
         # the cursor, where nothing has to come back that proves it
         self._trusted = b"" if self._proving else trim(plan.cursor)
+        # An upstream that has just been found out may forget again, and its one event since can't
+        # prove the contrary: whoever owns this asks once more before it takes what comes first.
+        self.in_doubt = not fresh and bool(self._trusted) and history.knows_one_since_gap
+        self._refuted = False
+
+    def settle(self, *, proved: bool) -> None:
+        """The doubt is over: what comes first follows the cursor, or nobody can say what does."""
+        self.in_doubt, self._refuted = False, not proved
 
     def opened(self, now_s: float) -> list[Entry]:
         """Upstream has answered. With nothing to ask for, what happened since is lost."""
@@ -71,7 +81,8 @@ class Continuity:
             self._proving = False
             return [*self._break(event, at_s), self._entry(event, at_s)]
         known = self._history.named(event.id) if event.id else None
-        if known is not None and not same(known, event):
+        refuted, self._refuted = self._refuted, False
+        if refuted or (known is not None and not same(known, event)):
             return [*self._break(event, at_s), self._entry(event, at_s)]
         if self._trusted and trim(event.id) == self._trusted:
             # The very event that was to be followed: the cursor was ignored.

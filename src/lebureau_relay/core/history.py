@@ -302,6 +302,19 @@ class History:
             return ResumePlan(base, n - 1, tuple(reversed(run)))
         return self._plan_one(newest or b"")
 
+    @property
+    def knows_one_since_gap(self) -> bool:
+        """Whether the newest event of upstream is the only one since it was found to have lost its
+        place, so far as anybody here remembers.
+        """
+        since_gap = self._newest_since_gap()
+        newest = next(since_gap, None)
+        if newest is None or next(since_gap, None) is not None:
+            return False
+        if newest.offset > self.first:
+            return self.entry(newest.offset - 1).gap is GapCause.UPSTREAM
+        return newest.offset > 1 and not self.floor_id  # a gap stood there, or an id said twice
+
     def _plan_one(self, base: bytes) -> ResumePlan:
         """Only one id is known: ask for what follows it. What came after it without an id still
         proves something.

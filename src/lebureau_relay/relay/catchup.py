@@ -4,7 +4,8 @@ lacks.
 Tabs come back to a restarted relay in any order: the first one's cursor opened the feed, the next
 one's may be older. What the request brings goes to its waiters, under back-pressure, not into the
 log. It has succeeded once it runs into what the ring continues; meeting anything later first proves
-that upstream ignored the cursor (contract, section 3). At most one request a feed at a time.
+that upstream ignored the cursor (contract, section 3). At most one request a feed at a time; an
+owner in doubt whether upstream knows a cursor uses it, too (decision 0010).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from lebureau_relay.core import sse
 from lebureau_relay.core.continuity import gap_block, same
+from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import (
     Entry,
     Event,
@@ -85,7 +87,7 @@ class CatchUp:
         self._feed = feed
         self._source = source
         self._timeout_s = timeout_s
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | asyncio.Task[Outcome] | None = None
         self._request: Subscription | None = None  # the one that is open
         self._resumed: asyncio.Event | None = None  # made when somebody is waited for
 
@@ -145,6 +147,36 @@ class CatchUp:
         if self._task is not None:
             self._task.cancel()
         self.waiting = []
+
+    async def proves(self, credential: Credential, cursor: bytes, event: Event) -> bool:
+        """Whether upstream, asked once more for what follows `cursor`, says `event` first: only one
+        that knows the cursor does. Not while waiters are served: one request a feed at a time.
+        """
+        if self._task is not None:
+            return False
+        self._task = asking = asyncio.ensure_future(self._says_first(credential, cursor, event))
+        try:
+            await asyncio.wait({asking})
+        finally:
+            asking.cancel()
+            self._task = asyncio.ensure_future(self._run()) if self.waiting else None
+        outcome = Outcome.FAILED if asking.cancelled() else asking.result()
+        self._feed.meter.catchup(outcome.value)
+        return outcome is Outcome.FILLED
+
+    async def _says_first(self, credential: Credential, cursor: bytes, event: Event) -> Outcome:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                request = await self._source.open(self._feed.key, credential, cursor)
+                try:
+                    first = (await request.read(_leave_all))[0]
+                finally:
+                    request.close()
+        except TimeoutError:
+            return Outcome.TIMEOUT
+        except SourceFailure:
+            return Outcome.FAILED
+        return Outcome.FILLED if first == event else Outcome.IGNORED
 
     async def _run(self) -> None:
         try:
@@ -264,7 +296,10 @@ class CatchUp:
             # question, as the first thing and without the place before it, proves nothing.
             proved = oldest.offset <= group.start or group.last_id or not history.floor_id
             return _Step(Outcome.FILLED if proved else Outcome.IGNORED, oldest.offset - 1)
-        if event.id and trim(event.id) == trim(history.floor_id):
+        # Where the ring goes on with an event of upstream's, that is met next, and surer: an id may
+        # have been used before.
+        floor_only = oldest is None or oldest.offset > history.first
+        if floor_only and event.id and trim(event.id) == trim(history.floor_id):
             return _Step(Outcome.FILLED, history.first - 1, send=True)
         if not event.id or event.id in history or trim(event.id) == group.base:
             group.coming = group.cursor in history and self._place(group) is not None

@@ -200,14 +200,17 @@ class Owner:
             for event in await subscription.read(take):
                 if not self._has_room(event):
                     await self._make_room()
+                if continuity.in_doubt:
+                    proof = feed.catchup.proves(credential, plan.cursor, event)
+                    continuity.settle(proved=await proof)
                 self._append(continuity, event)
 
     def _take(self, continuity: Continuity, events: Sequence[Event]) -> Sequence[Event]:
-        """Events, in the turn in which they came; returns those for which there is no room yet."""
+        """Events, in the turn in which they came; returns those that wait for room or for proof."""
         self.attempt = 0
         self.heard_at_s = self._feed.host.clock()
         for number, event in enumerate(events):
-            if not self._has_room(event):
+            if continuity.in_doubt or not self._has_room(event):
                 return events[number:]
             self._append(continuity, event)
         return ()
