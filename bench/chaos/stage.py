@@ -206,7 +206,8 @@ class Stage:
                 retry_s=size.retry_s,
                 silence_s=size.silence_s,
             )
-            self.tabs.append(Tab(errand, ports, (number // size.feeds + feed) % replicas))
+            home = (number // size.feeds + feed) % replicas
+            self.tabs.append(Tab(errand, ports, home, self.dice.randrange(1 << 30)))
             if number % 20 == 19:
                 await asyncio.sleep(0.1)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
@@ -285,6 +286,16 @@ class Stage:
         return tabs and all(
             one.given_up or one.diary.newest >= len(said[one.diary.feed]) for one in self.readers
         )
+
+    async def together(self) -> None:
+        """No relay goes alone any more. Raises TimeoutError."""
+        alone = list(self.relays)
+        async with asyncio.timeout(_SOON_S):
+            while alone:
+                if "solo" in (await alone[-1].roles(self.session)).values():
+                    await asyncio.sleep(0.1)
+                else:
+                    alone.pop()
 
     async def wait_for(self, true: Any, said: str, timeout_s: float = _SOON_S) -> None:
         """Raises TimeoutError, which says what didn't come true and how the relays fare."""
