@@ -131,6 +131,7 @@ class Stage:
         self._life.push_async_callback(self.upstream.stop)
         self.upstream_port = int(self.upstream.url.rpartition(":")[2])
         self.story = Story(size.feeds, self._tell)
+        self.story.silent = True  # until `opened`
         tls = self.certificate.context if self.certificate else None
         self.road = await self.new_road(self.upstream_port, tls=tls)
 
@@ -242,13 +243,16 @@ class Stage:
         return [client.diary for client in (*self.tabs, *self.readers)]
 
     async def opened(self) -> None:
-        """Every client streams and has had something."""
+        """Every client streams and has had so much that a relay can prove where it stands."""
+        # A relay is patient with silence until it has seen upstream's heartbeat, which comes only
+        # while nothing is said.
+        await asyncio.sleep(2 * _HEARTBEAT_S)
+        self.story.silent = False
         clients = (*self.tabs, *self.readers)
         await self.wait_for(
-            lambda: all(one.diary.numbers or one.given_up for one in clients), "all come in"
+            lambda: all(len(one.diary.numbers) > 2 or one.given_up for one in clients),
+            "all come in",
         )
-        # A relay is patient with silence until it has seen upstream's heartbeat.
-        await asyncio.sleep(2 * _HEARTBEAT_S)
 
     @property
     def upstream_is_up(self) -> bool:
