@@ -18,7 +18,6 @@ from bench.chaos.road import Road
 from bench.chaos.stage import Stage
 
 Act = Callable[..., Awaitable[None] | None]
-_SPARE_DESCRIPTORS = 3
 
 
 async def play(stage: Stage, episode: Episode) -> None:
@@ -198,7 +197,9 @@ async def _kill_redis(server: Valkey) -> None:
 
 
 async def make_good(stage: Stage) -> None:
-    """Undo whatever is still done, and wait until every client streams."""
+    """Undo whatever is still done, and wait until every client streams and relays that share a
+    Redis are together again: who goes alone is not hurt by what befalls Redis next.
+    """
     await _up(stage)
     _clear(stage)
     for road in (stage.road, *_client_roads(stage), *stage.redis_roads):
@@ -210,6 +211,7 @@ async def make_good(stage: Stage) -> None:
     if stage.redis is not None:
         await _start_redis(stage.redis)
         await ACTS["redis", "roomy"](stage)
+        await ACTS["redis", "writable"](stage)
     _clock(stage, "0")
     ACTS["dns", "back"](stage)
     for number, relay in enumerate(stage.relays):
@@ -217,6 +219,8 @@ async def make_good(stage: Stage) -> None:
         relay.signal(signal.SIGCONT)
         await _start_relay(stage, str(number))
     await stage.wait_for(lambda: all(tab.open for tab in stage.tabs), "every client streams")
+    if stage.redis is not None:
+        await stage.together()
 
 
 # -- the machine
@@ -279,6 +283,9 @@ ACTS: dict[tuple[str, str], Act] = {
     ("redis", "flush"): _ask("FLUSHALL"),
     ("redis", "full"): _ask("CONFIG", "SET", "maxmemory", "1"),
     ("redis", "roomy"): _ask("CONFIG", "SET", "maxmemory", "0"),
+    # the replica of a server that isn't there
+    ("redis", "read-only"): _ask("REPLICAOF", "127.0.0.1", "1"),
+    ("redis", "writable"): _ask("REPLICAOF", "NO", "ONE"),
     ("clock", "set"): _clock,
     ("dns", "gone"): _names(gone=True),
     ("dns", "back"): _names(gone=False),

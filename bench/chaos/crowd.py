@@ -129,15 +129,16 @@ class Errand:
 
 class Tab:
     """One client. `ports` are those of the replicas, which it tries in any order; `home` is the one
-    it begins at.
+    it begins at. What it chooses is drawn from `seed`.
     """
 
-    def __init__(self, errand: Errand, ports: Sequence[int], home: int) -> None:
+    def __init__(self, errand: Errand, ports: Sequence[int], home: int, seed: int = 0) -> None:
         self.diary = Diary(errand.feed)
         self.port = ports[home]
         self.last_id = ""
         self._errand = errand
         self._ports = ports
+        self._dice = random.Random(seed)
         self._reading: _Reading | None = None
         self._task = asyncio.ensure_future(self._run())
 
@@ -179,8 +180,8 @@ class Tab:
         while True:
             with suppress(OSError, TimeoutError, ValueError):  # broken chunks are broken roads
                 await self._stay()
-            await asyncio.sleep(self._errand.retry_s * random.uniform(0.5, 1.5))
-            self.port = random.choice(self._ports)
+            await asyncio.sleep(self._errand.retry_s * self._dice.uniform(0.5, 1.5))
+            self.port = self._dice.choice(self._ports)
 
     async def _stay(self) -> None:
         errand = self._errand

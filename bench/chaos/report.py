@@ -31,7 +31,9 @@ $ .venv/bin/python -m bench.chaos --url https://relay.example/api/desktops/strea
 relay, relay and clients, relays and Redis delay, part, reset, half-open and cut anywhere. The judge holds every diary against what was
 said, from the first event that a client got. *Lost*: missing, and no `relay.gap` stands just there. *Told*: missing, and one does.
 A client's *own*: it came back without a cursor, with one of an event that it had not handed out, or not at all. A scenario whose
-upstream remembers what it said must have no gap either. Scenarios are short files in `bench/chaos/scenarios`; the seed replays every random choice.
+upstream remembers what it said must have no gap either; *again* is what came a second time after a gap that said so. Scenarios are short
+files in `bench/chaos/scenarios`; the seed replays every random choice, but not what the machine makes of it. Packets that are lost or
+overtaken below TCP (the kernel's netem) are not played.
 """
 
 _PROMISES = """## What is promised
@@ -107,6 +109,11 @@ def _why(outcome: dict[str, Any]) -> str:
     if outcome["failed"]:
         return outcome["failed"].splitlines()[0]
     judged = outcome["judgement"]
+    if judged["gaps"] and not (judged["lost"] or judged["repeated"] or judged["reordered"]):
+        return (
+            f"nothing missing without a word, but {judged['gaps']} gaps told ({', '.join(sorted(judged['causes']))}) "
+            f"where upstream remembered all, {judged['told']} events missing there"
+        )
     return (
         f"lost {judged['lost']}, repeated {judged['repeated']}, out of order {judged['reordered']}, "
         f"gaps {judged['causes']}; {'; '.join(judged['examples'][:2])}"

@@ -44,7 +44,8 @@ class Outcome:
             f"connections; lost {judged.lost}, repeated {judged.repeated}, reordered "
             f"{judged.reordered}, gaps told {judged.causes or 0} "
             f"(missing there {judged.told}); "
-            f"longest silence {judged.longest_silence_s:.2f} s; {self.took_s:.0f} s"
+            f"longest silence {judged.longest_silence_s:.2f} s; delay {_percentiles(judged)}; "
+            f"{self.took_s:.0f} s"
         )
         notes = () if self.gaps_allowed else judged.notes
         return "\n    ".join((head + text, *judged.examples, *notes))
@@ -53,6 +54,11 @@ class Outcome:
     def facts(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {"good": self.good}
+
+
+def _percentiles(judged: Judgement) -> str:
+    usual_s, most_s, longest_s = judged.delays_s
+    return f"{usual_s:.3f} s, 99 of 100 {most_s:.2f} s, all {longest_s:.2f} s"
 
 
 async def run_alone(chosen: Iterable[Scenario], size: Size, seed: int) -> AsyncIterator[Outcome]:

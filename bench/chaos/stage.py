@@ -131,6 +131,7 @@ class Stage:
         self._life.push_async_callback(self.upstream.stop)
         self.upstream_port = int(self.upstream.url.rpartition(":")[2])
         self.story = Story(size.feeds, self._tell)
+        self.story.silent = True  # until `opened`
         tls = self.certificate.context if self.certificate else None
         self.road = await self.new_road(self.upstream_port, tls=tls)
 
@@ -206,7 +207,8 @@ class Stage:
                 retry_s=size.retry_s,
                 silence_s=size.silence_s,
             )
-            self.tabs.append(Tab(errand, ports, (number // size.feeds + feed) % replicas))
+            home = (number // size.feeds + feed) % replicas
+            self.tabs.append(Tab(errand, ports, home, self.dice.randrange(1 << 30)))
             if number % 20 == 19:
                 await asyncio.sleep(0.1)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
@@ -241,13 +243,16 @@ class Stage:
         return [client.diary for client in (*self.tabs, *self.readers)]
 
     async def opened(self) -> None:
-        """Every client streams and has had something."""
+        """Every client streams and has had so much that a relay can prove where it stands."""
+        # A relay is patient with silence until it has seen upstream's heartbeat, which comes only
+        # while nothing is said.
+        await asyncio.sleep(2 * _HEARTBEAT_S)
+        self.story.silent = False
         clients = (*self.tabs, *self.readers)
         await self.wait_for(
-            lambda: all(one.diary.numbers or one.given_up for one in clients), "all come in"
+            lambda: all(len(one.diary.numbers) > 2 or one.given_up for one in clients),
+            "all come in",
         )
-        # A relay is patient with silence until it has seen upstream's heartbeat.
-        await asyncio.sleep(2 * _HEARTBEAT_S)
 
     @property
     def upstream_is_up(self) -> bool:
@@ -285,6 +290,16 @@ class Stage:
         return tabs and all(
             one.given_up or one.diary.newest >= len(said[one.diary.feed]) for one in self.readers
         )
+
+    async def together(self) -> None:
+        """No relay goes alone any more. Raises TimeoutError."""
+        alone = list(self.relays)
+        async with asyncio.timeout(_SOON_S):
+            while alone:
+                if "solo" in (await alone[-1].roles(self.session)).values():
+                    await asyncio.sleep(0.1)
+                else:
+                    alone.pop()
 
     async def wait_for(self, true: Any, said: str, timeout_s: float = _SOON_S) -> None:
         """Raises TimeoutError, which says what didn't come true and how the relays fare."""

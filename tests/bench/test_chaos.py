@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import sys
 import time
 from contextlib import suppress
@@ -12,11 +13,13 @@ from bench.chaos import plan
 from bench.chaos.acts import ACTS
 from bench.chaos.crowd import Parser
 from bench.chaos.foreign import Deployment, ForeignStage, reaches
+from bench.chaos.library import LIBRARIES, absent
 from bench.chaos.peers import PeerStage
 from bench.chaos.plan import STAGES, alone, mixed, scenarios
 from bench.chaos.processes import Relay
 from bench.chaos.road import Road
 from bench.chaos.runner import played
+from bench.chaos.stage import SMALL
 from bench.chaos.story import Story
 from bench.programs import free_port
 
@@ -222,8 +225,12 @@ async def test_a_short_run_of_fixed_seed_loses_nothing():
     output, _ = await run.communicate()
     text = output.decode()
     assert run.returncode == 0, text
-    assert text.count("\nok  one") + text.startswith("ok  one") >= 1, text
+    told = dict(re.findall(r"^ok  one   (\S+): .* gaps told (0|{'upstream')", text, re.MULTILINE))
+    assert told["cursor-ignored"] == "{'upstream'", text
+    assert told["cut-at-any-byte"] == "0", text
     assert "ok  three" in text
+    clients = SMALL.tabs + len(LIBRARIES) - len(absent())
+    assert text.count(f" to {clients} clients ") == text.count("ok  "), "each library takes part"
 
 
 @pytest.mark.timeout(120)

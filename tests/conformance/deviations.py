@@ -17,9 +17,13 @@ DEVIATIONS: dict[str, dict[str, str]] = {
         "data without a colon is a line, an unfinished block is nothing": (
             "an empty first line of data is lost"
         ),
+        "a BOM in data stays": "one at the beginning of a line of data is lost",
     },
     "httpx-sse": {},
     "sseclient-py": {},
+    "requests": {},
+    "aiohttp": {},
+    "curl": {},
 }
 _HEAD = """\
 # Conformance
@@ -34,7 +38,9 @@ hear what the standard dispatches, with its type, data and last event id.
 
 What libraries make of odd bytes when they read the API themselves differs. Through the relay they
 all get one canonical form (LF, `field: value`, valid UTF-8, an id on
-every event, no block without data), which is why this table is nearly empty:
+every event, no block without data), which is why this table is nearly empty. The
+last three have no parser: a few lines of a script read `field: value` up to the blank line, which
+is all that the form asks for.
 
 | library | of {count} cases | but |
 | --- | --- | --- |

@@ -1,11 +1,10 @@
-// One of npm's libraries reads every case: `node reader.mjs LIBRARY URL READER CASES LAST_WORD`. A line of JSON for each event.
+// One of npm's libraries reads every case: `node reader.mjs LIBRARY URL READER CASES LAST_WORD TYPES`. A line of JSON for each event.
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
-const [library, url, reader, count, lastWord] = process.argv.slice(2);
+const [library, url, reader, count, lastWord, types] = process.argv.slice(2);
 const found = createRequire(pathToFileURL(process.env.CHAOS_NODE + '/'));
 const load = (name) => import(pathToFileURL(found.resolve(name)));
-const TYPES = ['message', 'add', 'remove', 'a\0', 'x', 'y'];
 let left = Number(count);
 
 function take(number, type, data, id) {
@@ -18,7 +17,7 @@ function take(number, type, data, id) {
 
 function watch(EventSource, number) {
   const source = new EventSource(`${url}?apiKey=${reader}-${number}`);
-  for (const type of TYPES) {
+  for (const type of JSON.parse(types)) {
     source.addEventListener(type, (event) => {
       if (take(number, event.type, event.data, event.lastEventId)) source.close();
     });

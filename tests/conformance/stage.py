@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import httpx
 import requests
 from aiohttp import web
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 # Where bench/chaos/tools.sh puts what npm has.
 NODE = ROOT / "bench" / ".cache" / "chaos"
 CASES = STANDARD + ODD
+TYPES = sorted({kind for _, _, said, _ in CASES for _, kind, _ in said} | {"message"})
 LAST_WORD = "the last word"
 _ANSWER_S = 60.0
 
@@ -137,11 +139,82 @@ async def by_sseclient(relay_url: str) -> Hearing:
     return dict(zip(numbers, heard, strict=True))
 
 
+class Lines:
+    """The relay's canonical form by lines, as a script reads it whose client has no parser."""
+
+    def __init__(self) -> None:
+        self._ear = Ear()
+        self._fields: dict[bytes, list[bytes]] = {}
+
+    @property
+    def heard(self) -> list[Heard]:
+        return self._ear.heard
+
+    def take(self, line: bytes) -> bool:
+        """Note a line, without its end; whether the last event is whole."""
+        name, _, value = line.partition(b": ")
+        if line:
+            self._fields.setdefault(name, []).append(value)
+            return False
+        fields, self._fields = self._fields, {}
+        return self._ear.take(
+            b"".join(fields.get(b"event", [])).decode(),
+            b"\n".join(fields[b"data"]).decode(),
+            b"".join(fields[b"id"]).decode(),
+        )
+
+
+async def by_requests(relay_url: str) -> Hearing:
+    def read(number: int) -> list[Heard]:
+        lines = Lines()
+        with requests.get(
+            url_of(relay_url, "requests", number), stream=True, timeout=_ANSWER_S
+        ) as answer:
+            any(lines.take(line) for line in answer.iter_lines(chunk_size=1))
+        return lines.heard
+
+    numbers = range(len(CASES))
+    heard = await asyncio.gather(*(asyncio.to_thread(read, number) for number in numbers))
+    return dict(zip(numbers, heard, strict=True))
+
+
+async def by_aiohttp(relay_url: str) -> Hearing:
+    async def read(session: aiohttp.ClientSession, number: int) -> list[Heard]:
+        lines = Lines()
+        async with session.get(url_of(relay_url, "aiohttp", number)) as answer:
+            async for line in answer.content:
+                if lines.take(line.removesuffix(b"\n")):
+                    break
+        return lines.heard
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        heard = await asyncio.gather(*(read(session, n) for n in range(len(CASES))))
+    return dict(enumerate(heard))
+
+
+async def by_curl(relay_url: str) -> Hearing:
+    async def read(number: int) -> list[Heard]:
+        lines = Lines()
+        curl = await asyncio.create_subprocess_exec(
+            *("curl", "-sN", "--fail", url_of(relay_url, "curl", number)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert curl.stdout is not None
+        async with asyncio.timeout(_ANSWER_S):
+            while not lines.take((await curl.stdout.readuntil()).removesuffix(b"\n")):
+                pass
+        curl.kill()
+        await curl.communicate()
+        return lines.heard
+
+    return dict(enumerate(await asyncio.gather(*(read(n) for n in range(len(CASES))))))
+
+
 def by_node(library: str) -> Callable[[str], "asyncio.Future[Hearing]"]:
     async def run(relay_url: str) -> Hearing:
         process = await asyncio.create_subprocess_exec(
             *("node", Path(__file__).with_name("reader.mjs"), library),
-            *(relay_url + DESKTOPS, library, str(len(CASES)), LAST_WORD),
+            *(relay_url + DESKTOPS, library, str(len(CASES)), LAST_WORD, json.dumps(TYPES)),
             env=os.environ | {"CHAOS_NODE": str(NODE)},
             stdout=asyncio.subprocess.PIPE,
         )
@@ -181,13 +254,12 @@ async def by_chromium(relay_url: str, browser) -> Hearing:
     """Six at a time, which is what HTTP/1.1 allows."""
     page = await browser.new_page()
     await page.goto(f"{relay_url}/reader")
-    types = sorted({kind for _, _, said, _ in CASES for _, kind, _ in said} | {"message"})
     for start in range(0, len(CASES), 5):
         some = range(start, min(start + 5, len(CASES)))
         for number in some:
             path = url_of("", "chromium", number)
             await page.evaluate(
-                "([n, p, t, w]) => read(n, p, t, w)", [number, path, types, LAST_WORD]
+                "([n, p, t, w]) => read(n, p, t, w)", [number, path, TYPES, LAST_WORD]
             )
         await page.wait_for_function(f"done >= {some.stop}", timeout=_ANSWER_S * 1000)
     lines: Sequence[dict] = await page.evaluate("lines")

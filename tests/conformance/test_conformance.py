@@ -74,6 +74,18 @@ async def test_sseclient_py(relay):
     judge("sseclient-py", await stage.by_sseclient(relay.public_url))
 
 
+@pytest.mark.parametrize(
+    ("reader", "read"),
+    [
+        ("requests", stage.by_requests),
+        ("aiohttp", stage.by_aiohttp),
+        ("curl", stage.by_curl),
+    ],
+)
+async def test_clients_without_a_parser(relay, reader, read):
+    judge(reader, await read(relay.public_url))
+
+
 @pytest.mark.parametrize("library", stage.NODE_LIBRARIES)
 async def test_npms_libraries(relay, library):
     if why := stage.why_no_node():

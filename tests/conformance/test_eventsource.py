@@ -36,7 +36,7 @@ async def tab_at(browser, serve):
     return start
 
 
-@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_to_the_relay_is_followed(simulator, user, tab_at, status):
     asked = []
 
@@ -73,6 +73,13 @@ async def test_204_ends_it_for_good(simulator, veneer, user, tab_at):
     assert relay.hub.streams == 0
 
 
+async def test_parameters_and_case_of_the_content_type_do_not_matter(raw_upstream, user, tab_at):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream;charset=latin1\r\n\r\n"
+    raw_upstream.answers = [head + b"id: 1\ndata: a\n\n"]
+    _, tab = await tab_at(raw_upstream.url, f"{DESKTOPS}?apiKey={user.key}")
+    await tab.until("tab.seen.length == 1")
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "text/event-stream-x"])
 async def test_what_is_no_event_stream_never_opens(veneer, user, tab_at, content_type):
     def wrong(_secret):
@@ -85,6 +92,23 @@ async def test_what_is_no_event_stream_never_opens(veneer, user, tab_at, content
     await tab.until(CLOSED)
     assert await tab.get("opened") == 0
     assert await tab.get("seen") == []
+
+
+async def test_a_last_id_beyond_ascii_comes_back_as_it_was(raw_upstream, user, tab_at):
+    """The header's value is the id in UTF-8 (section 9.2.4)."""
+    raw_upstream.answers = [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        + "id: a\ndata: 1\n\nid: é🖥\ndata: 2\n\n".encode()
+    ]
+    relay, tab = await tab_at(raw_upstream.url, f"{DESKTOPS}?apiKey={user.key}")
+    await tab.until("tab.seen.length == 2")
+    relay.hub.end(None, CloseReason.OPERATOR)
+    await tab.until("tab.opened == 2")
+    (writer,) = raw_upstream.writers
+    writer.write("id: ü\ndata: 3\n\n".encode())
+    await tab.until("tab.seen.length >= 3")
+    assert await tab.get("seen") == ["a", "é🖥", "ü"]
+    assert [kind for kind, *_ in await tab.get("told")] == ["closing"], "no gap: it was found"
 
 
 async def test_a_stream_is_read_as_utf_8_whatever_the_page_is(simulator, user, tab_at):

@@ -181,13 +181,16 @@ async def test_upstream_that_is_away_is_waited_for(simulator, user, served, open
     assert (kind, payload["code"]) == ("refused", "upstream_unavailable")
 
 
+@pytest.mark.parametrize("with_credentials", [True, False])
 @pytest.mark.parametrize("allowed", [True, False])
-async def test_pages_of_other_origins_need_leave(simulator, user, served, serve, open_tab, allowed):
+async def test_pages_of_other_origins_need_leave(
+    simulator, user, served, serve, open_tab, allowed, with_credentials
+):
     home = await served()
     origins = [home.public_url] if allowed else []
     relay = await serve(simulator.url, cors={"allowed_origins": origins})
     stream_url = f"{relay.public_url}{DESKTOPS}?apiKey={user.key}"
-    tab = await open_tab(home.public_url, stream_url, withCredentials=True)
+    tab = await open_tab(home.public_url, stream_url, withCredentials=with_credentials)
     if not allowed:
         await tab.until("tab.source.readyState == EventSource.CLOSED")
         assert simulator.subscriptions_opened() == 0

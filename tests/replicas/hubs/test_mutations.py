@@ -121,6 +121,11 @@ def takes_repeats_for_news(patch: Patch) -> None:
     patch.setattr(Continuity, "_repeats", lambda *_: False)
 
 
+def tells_of_no_gap(patch: Patch) -> None:
+    """Where a connection doesn't join it goes on as if it did."""
+    patch.setattr(Continuity, "_break", lambda *_: [])
+
+
 def believes_that_every_cursor_is_held(patch: Patch) -> None:
     """An unknown cursor is taken for the newest place."""
     real = History.find
@@ -140,6 +145,7 @@ MUTANTS: list[tuple[Callable[[Patch], None], type]] = [
     (believes_every_log, Storm),
     (asks_for_what_follows_the_newest, Dishonest),
     (takes_repeats_for_news, Honest),
+    (tells_of_no_gap, Dishonest),
     (believes_that_every_cursor_is_held, Storm),
 ]
 # These hide well: a minute or two each, by `make model`.
