@@ -114,6 +114,36 @@ def test_an_evicted_gap_leaves_no_name_behind():
     assert plan(history) == ("b", 0, "")
 
 
+@pytest.mark.parametrize(
+    ("names", "floor", "held", "doubted"),
+    [
+        ("a ! b", "", 9, True),
+        ("a ! b", "", 1, True),  # the gap is let go
+        ("a ! b c", "", 1, False),
+        ("a ! b", "", 2, True),
+        ("a ! b c", "", 9, False),
+        ("a ! b b~lbr1", "", 9, False),
+        ("a", "", 9, False),
+        ("a", "x", 9, False),
+        ("a a", "", 1, False),
+        ("a b", "", 1, False),
+        ("+a b", "", 9, False),
+        ("a !", "", 9, False),
+        ("! a !", "", 9, True),
+        ("", "a", 9, False),
+    ],
+)
+def test_one_id_after_a_gap_of_upstreams_is_doubted(names, floor, held, doubted):
+    history = ring(names, floor, HistoryLimits(max_events=held))
+    assert history.knows_one_since_gap is doubted
+
+
+def test_a_copy_of_a_log_does_not_know_what_the_log_has_let_go():
+    history = ring("a ! b", "", HistoryLimits(max_events=1))
+    history.load(0, b"", 3, history.since(0))
+    assert not history.knows_one_since_gap
+
+
 def test_a_blank_id_is_no_cursor():
     history = ring("a")
     history.append(Entry(2, b"  ", b"f", 0.0))

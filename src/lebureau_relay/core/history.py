@@ -68,6 +68,7 @@ class History:
     """
 
     __slots__ = (
+        "_after_gap",
         "_entries",
         "_index",
         "_refused",
@@ -93,6 +94,7 @@ class History:
         self.limits = limits
         self._entries: list[Entry] = []
         self._start = 0  # slots at the head of the list that are evicted
+        self._after_gap = False  # the newest of them was a gap that upstream made
         self._index: dict[bytes, int] = {}  # key of an id -> offset of the newest entry with it
         # keys that an older place had too, held or evicted since
         self._twice = _NONE
@@ -214,6 +216,7 @@ class History:
         """Forget every entry. `top` sets where the numbering goes on."""
         self._entries = []
         self._start = 0
+        self._after_gap = False
         self._index = {}
         self._twice = _NONE
         self.size_bytes = 0
@@ -305,7 +308,7 @@ class History:
     @property
     def knows_one_since_gap(self) -> bool:
         """Whether the newest event of upstream is the only one since it was found to have lost its
-        place, so far as anybody here remembers.
+        place. A follower's copy of a log that has let go of that gap doesn't know.
         """
         since_gap = self._newest_since_gap()
         newest = next(since_gap, None)
@@ -313,7 +316,7 @@ class History:
             return False
         if newest.offset > self.first:
             return self.entry(newest.offset - 1).gap is GapCause.UPSTREAM
-        return newest.offset > 1 and not self.floor_id  # a gap stood there, or an id said twice
+        return self._after_gap
 
     def _plan_one(self, base: bytes) -> ResumePlan:
         """Only one id is known: ask for what follows it. What came after it without an id still
@@ -360,6 +363,7 @@ class History:
             del self._entries[: self._start]
             self._start = 0
         self.size_bytes -= len(entry.frame)
+        self._after_gap = entry.gap is GapCause.UPSTREAM
         if not entry.from_upstream:
             # Whoever stands before a gap must not step over it: this place has no name.
             self.floor_id = b""

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.relay.test_stateful import Dishonest, Honest
+from tests.replicas.hubs.test_faults import (
+    test_a_stale_owner_appends_nothing_even_where_its_word_would_fit as a_stale_owner_comes_back,
+)
 from tests.replicas.hubs.test_storm import Storm
 
 from lebureau_relay.broker.memory import MemoryBroker
@@ -174,3 +177,10 @@ def test_the_model_catches(mutate, model, monkeypatch):
     with pytest.raises(Exception) as caught:  # noqa: PT011 - however it shows
         run_state_machine_as_test(model, settings=quick)
     assert caught.type.__module__ != "hypothesis.errors", caught.value
+
+
+async def test_a_schedule_of_its_own_catches_the_dropped_fence(deploy, monkeypatch):
+    """The storm meets that schedule by chance, and by another one whenever it is edited."""
+    drops_the_fence_check(monkeypatch)
+    with pytest.raises(AssertionError):
+        await a_stale_owner_comes_back(deploy)
