@@ -77,6 +77,7 @@ class Group:
     # The ring has its cursor, but the log has not taken it yet: `seen` will say so.
     coming: bool = False
     sent: int = 0  # so many events, so far
+    sent_before: int = 0  # of these, by requests that broke
     last_id: bytes = b""  # of the last of them
     subscribers: list[Subscriber] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -240,9 +241,11 @@ class CatchUp:
                     self._feed.owner.reject(credential)
                 elif failure.problem is SourceProblem.FORBIDDEN:
                     self._feed.owner.forbid(credential)
-                elif group.sent or failure.problem not in _PASSING:
+                elif failure.problem not in _PASSING:
                     return Outcome.FAILED, None
                 else:
+                    if group.sent:  # go on from there
+                        group.base, group.skip = split_derived(trim(group.last_id))
                     await self._pause(group, attempt, failure.retry_after_s)
                     attempt += 1
         return Outcome.FAILED, None
@@ -257,7 +260,7 @@ class CatchUp:
     async def _ask_once(
         self, group: Group, credential: Credential, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
-        group.passed = 0
+        group.passed, group.sent_before = 0, group.sent
         cursor = upstream_cursor(group.base)
         try:
             self._request = await self._source.open(self._feed.key, credential, cursor)
@@ -300,7 +303,8 @@ class CatchUp:
         if oldest is not None and same(oldest, event):
             # A cursor that is ignored brings what is live; so an oldest entry that came after the
             # question, as the first thing and without the place before it, proves nothing.
-            proved = oldest.offset <= group.start or group.last_id or not history.floor_id
+            ran_on = group.sent > group.sent_before
+            proved = oldest.offset <= group.start or ran_on or not history.floor_id
             return _Step(Outcome.FILLED if proved else Outcome.IGNORED, oldest.offset - 1)
         if event.id and trim(event.id) == trim(history.floor_id):
             return _Step(Outcome.FILLED, history.first - 1, send=True)
