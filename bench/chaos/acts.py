@@ -13,23 +13,29 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from bench.chaos.plan import Episode, Step
-from bench.chaos.processes import Relay, Valkey
+from bench.chaos.processes import Process, Relay, Valkey
 from bench.chaos.road import Road
 from bench.chaos.stage import Stage
+from bench.chaos.starvation import pulses, starve
 
 Act = Callable[..., Awaitable[None] | None]
 
 
 async def play(stage: Stage, episode: Episode) -> None:
-    """Every step at its time."""
+    """Every step at its time, until all are done; none goes on after one has failed."""
     clock = asyncio.get_running_loop().time
     begun_s = clock()
     pending: list[asyncio.Task[None]] = []
-    for step in episode.steps:
-        await asyncio.sleep(max(0.0, begun_s + step.at_s - clock()))
-        # Its own task: a relay that takes its time to end holds up no other step.
-        pending.append(asyncio.ensure_future(_do(stage, step)))
-    await asyncio.gather(*pending)
+    try:
+        for step in episode.steps:
+            await asyncio.sleep(max(0.0, begun_s + step.at_s - clock()))
+            # Its own task: a relay that takes its time to end holds up no other step.
+            pending.append(asyncio.ensure_future(_do(stage, step)))
+        await asyncio.gather(*pending)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
 
 
 async def _do(stage: Stage, step: Step) -> None:
@@ -103,7 +109,23 @@ def _road_verbs(roads: Callable[[Stage], list[Road]]) -> dict[str, Act]:
         "pieces": with_number("piece_bytes"),
         "slow": with_number("bytes_per_s"),
         "accept": accept,
+        "starve": _starve_roads(roads),
     }
+
+
+def _starve_roads(roads: Callable[[Stage], list[Road]]) -> Act:
+    async def act(stage: Stage, for_s: str, seed: str) -> None:
+        def part() -> None:
+            for road in roads(stage):
+                road.part()
+
+        def let_pass() -> None:
+            for road in roads(stage):
+                road.let_pass()
+
+        await starve(part, let_pass, pulses(seed, float(for_s), stage.size.lease_s))
+
+    return act
 
 
 def _chosen(roads: list[Road], which: str) -> list[Road]:
@@ -148,6 +170,20 @@ async def _restart_relay(stage: Stage, number: str) -> None:
     relay.signal(signal.SIGTERM)
     await relay.exit()
     await relay.start(stage.session)
+
+
+def _starve(process: Callable[..., Process | None]) -> Act:
+    async def act(stage: Stage, *arguments: str) -> None:
+        *which, for_s, seed = arguments
+        starving = process(stage, *which)
+        if starving is not None:
+            await starve(
+                lambda: starving.signal(signal.SIGSTOP),
+                lambda: starving.signal(signal.SIGCONT),
+                pulses(seed, float(for_s), stage.size.lease_s),
+            )
+
+    return act
 
 
 def _descriptors(stage: Stage, number: str, spare: str) -> None:
@@ -272,6 +308,7 @@ ACTS: dict[tuple[str, str], Act] = {
     ("relay", "cont"): _signal_relay(signal.SIGCONT),
     ("relay", "start"): _start_relay,
     ("relay", "restart"): _restart_relay,
+    ("relay", "starve"): _starve(_relay),
     ("relay", "descriptors"): _descriptors,
     ("relay", "memory"): _memory,
     ("relay", "free"): _free,
@@ -280,6 +317,7 @@ ACTS: dict[tuple[str, str], Act] = {
     ("redis", "start"): _redis(_start_redis),
     ("redis", "pause"): _redis(lambda server: server.signal(signal.SIGSTOP)),
     ("redis", "resume"): _redis(lambda server: server.signal(signal.SIGCONT)),
+    ("redis", "starve"): _starve(lambda stage: stage.redis),
     ("redis", "flush"): _ask("FLUSHALL"),
     ("redis", "full"): _ask("CONFIG", "SET", "maxmemory", "1"),
     ("redis", "roomy"): _ask("CONFIG", "SET", "maxmemory", "0"),

@@ -107,6 +107,8 @@ def _episode(
 
 def _step(text: str, dice: random.Random, relay: int, offset_s: float) -> Step:
     drawn = {"$byte": dice.randrange(1, 500), "$relay": relay, "$feeds": dice.randrange(1, 5)}
+    if "$dice" in text:  # for what draws more, in its own time
+        drawn["$dice"] = dice.randrange(1 << 30)
     words = re.sub(r"\$\w+", lambda name: str(drawn[name[0]]), text).split()
     if words[1] == "relay":  # `relay N VERB …` reads better than it is looked up
         words[2], words[3] = words[3], words[2]

@@ -97,6 +97,10 @@ class Road:
     def heal(self) -> None:
         """Let pass what waits; no delay, pieces or slowness any more."""
         self.delay_s, self.piece_bytes, self.bytes_per_s = 0.0, 0, 0
+        self.let_pass()
+
+    def let_pass(self) -> None:
+        """What waits."""
         self._open.set()
 
     def reset(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -10,16 +11,17 @@ from pathlib import Path
 
 import pytest
 from bench.chaos import plan
-from bench.chaos.acts import ACTS
+from bench.chaos.acts import ACTS, play
 from bench.chaos.crowd import Parser
 from bench.chaos.foreign import Deployment, ForeignStage, reaches
 from bench.chaos.library import LIBRARIES, absent
 from bench.chaos.peers import PeerStage
 from bench.chaos.plan import STAGES, alone, mixed, scenarios
-from bench.chaos.processes import Relay
+from bench.chaos.processes import Process, Relay
 from bench.chaos.road import Road
 from bench.chaos.runner import played
 from bench.chaos.stage import SMALL
+from bench.chaos.starvation import pulses, starve
 from bench.chaos.story import Story
 from bench.programs import free_port
 
@@ -60,6 +62,67 @@ def test_random_schedules_combine_nothing_that_nobody_promises(on):
         assert [step.at_s for step in episode.steps] == sorted(step.at_s for step in episode.steps)
     fit = {one.name for one in KNOWN.values() if one.mix and (on == "three" or "one" in one.on)}
     assert names == fit, "each comes up"
+
+
+def test_pulses_are_moments_between_sleeps_and_a_seed_replays_them():
+    seen = [list(pulses(str(seed), 12.0, 2.0)) for seed in range(50)]
+    assert seen == [list(pulses(str(seed), 12.0, 2.0)) for seed in range(50)]
+    assert len({len(one) for one in seen}) > 1
+    for one in seen:
+        assert 12.0 <= sum(map(sum, one)) < 12.0 + 3.5
+        assert all(sleep_s >= 0.05 and 0.02 <= run_s <= 0.3 for sleep_s, run_s in one)
+    longest = [max(sleep_s for sleep_s, _ in one) for one in seen]
+    assert sum(sleep_s > 2.0 for sleep_s in longest) > 10, "longer than a lease"
+
+
+async def test_what_starves_lives_on_whatever_ends_it(tmp_path):
+    process = Process("sleep", ["sleep", "60"], tmp_path)
+    await process.launch()
+
+    def state() -> str:
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    async def becomes(wanted: str) -> None:
+        async with asyncio.timeout(10.0):
+            while state() not in wanted:  # noqa: ASYNC110 - the kernel doesn't say
+                await asyncio.sleep(0.001)
+
+    try:
+        starving = asyncio.ensure_future(
+            starve(
+                lambda: process.signal(signal.SIGSTOP),
+                lambda: process.signal(signal.SIGCONT),
+                pulses("1", 30.0, 2.0),
+            )
+        )
+        await becomes("T")
+        await becomes("SR")
+        await becomes("T")
+        starving.cancel()
+        await becomes("SR")
+        assert not process.stopped
+    finally:
+        await process.end()
+
+
+async def test_no_step_goes_on_after_one_has_failed(monkeypatch):
+    done = []
+
+    async def long(_stage):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            done.append("undone")
+
+    async def fails(_stage):
+        raise TimeoutError
+
+    monkeypatch.setitem(ACTS, ("test", "long"), long)
+    monkeypatch.setitem(ACTS, ("test", "fails"), fails)
+    steps = (plan.Step(0.0, "test", "long", ()), plan.Step(0.0, "test", "fails", ()))
+    with pytest.raises(TimeoutError):
+        await play(None, plan.Episode(("x",), steps, gaps=False))
+    assert done == ["undone"]
 
 
 # -- the instruments

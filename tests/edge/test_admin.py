@@ -490,6 +490,29 @@ async def test_a_look_that_fails_is_told_seldom_and_tried_again(listen, monkeypa
         assert listener.relay.notes == [("error", "console.failed", {"error": "KeyError"})]
 
 
+async def test_a_pulse_that_is_woken_in_the_moment_in_which_it_is_to_end_ends():
+    class Still:
+        past = ()
+
+        def mark(self) -> None:
+            """Nobody looks."""
+
+    beating = pulse.Pulse(Still(), None, lambda: 0.0)
+    beating._shown_s = -60.0  # what was shown is old: who comes wakes it
+    running = asyncio.ensure_future(beating.run())
+    await asyncio.sleep(0.01)
+    watching = beating.watch()
+    await anext(watching)
+    coming = asyncio.ensure_future(anext(watching))
+    await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=0.3)
+    for task in (running, coming):
+        task.cancel()
+    await asyncio.gather(running, coming, return_exceptions=True)
+    assert done
+
+
 async def test_consoles_are_bounded_and_one_that_leaves_makes_room(listen, monkeypatch):
     monkeypatch.setattr(pulse, "MAX_CONSOLES", 1)
     monkeypatch.setattr(pulse, "PERIOD_S", 0.01)

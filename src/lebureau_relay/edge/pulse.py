@@ -48,8 +48,9 @@ class Pulse:
             except Exception as error:  # noqa: BLE001 - a console must not end what it looks at
                 self._tell(error)
             self._wake.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), PERIOD_S)
+            with suppress(TimeoutError):  # and no `wait_for`, which may forget that it is to end
+                async with asyncio.timeout(PERIOD_S):
+                    await self._wake.wait()
 
     def stop(self) -> None:
         """End what `watch` gives, or it would hold up the listener's end."""

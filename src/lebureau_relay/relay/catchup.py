@@ -4,15 +4,14 @@ lacks.
 Tabs come back to a restarted relay in any order: the first one's cursor opened the feed, the next
 one's may be older. What the request brings goes to its waiters, under back-pressure, not into the
 log. It has succeeded once it runs into what the ring continues; meeting anything later first proves
-that upstream ignored the cursor (contract, section 3). At most one request a feed at a time; an
-owner in doubt whether upstream knows a cursor uses it, too (decision 0010).
+that upstream ignored the cursor (contract, section 3). At most one request a feed at a time; one
+that fails for a moment is made again for as long as there is time. An owner in doubt whether
+upstream knows a cursor uses it, too (decision 0010).
 """
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 from lebureau_relay.core import sse
@@ -30,62 +29,47 @@ from lebureau_relay.core.event import (
 from lebureau_relay.core.history import Standing
 from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.feed import Feed
-from lebureau_relay.relay.ports import Source, Subscription
+from lebureau_relay.relay.group import Group, Outcome
+from lebureau_relay.relay.owner import Outside
+from lebureau_relay.relay.ports import Subscription
 from lebureau_relay.relay.share import Role
-from lebureau_relay.relay.subscriber import State, Subscriber
-
-
-class Outcome(StrEnum):
-    """How a catch-up ended; the label of `catchups_total`."""
-
-    FILLED = "filled"  # what it brought ran into what the ring continues
-    SEEN = "seen"  # the feed's own subscription brought the cursor's event meanwhile
-    IGNORED = "ignored"  # upstream ignored the cursor
-    FAILED = "failed"  # upstream refused, or the connection broke
-    TIMEOUT = "timeout"  # the ring was not met in time
-
+from lebureau_relay.relay.subscriber import Subscriber
 
 # Upstream said nothing of the cursor; if the ring has let entries go, it is likeliest that it was
 # one of these.
 _UNKNOWABLE = (Outcome.TIMEOUT, Outcome.FAILED)
 
+# What may be over in a moment, while whoever is told a gap has lost what upstream still has.
+_PASSING = (
+    SourceProblem.UNAVAILABLE,
+    SourceProblem.THROTTLED,
+    SourceProblem.CUT,
+    SourceProblem.IDLE,
+)
 
 # A group is asked for at least so much of the time-out, however long it stood in the queue.
 _LEAST_SHARE = 0.05
 
 
-@dataclass(slots=True, eq=False)
-class Group:
-    """Subscribers that wait with one cursor."""
-
-    cursor: bytes
-    start: int  # the feed's top when the first of them came
-    since_s: float  # when that was
-    base: bytes = b""  # what upstream is asked for
-    skip: int = 0  # events without ids that the clients have seen since `base`
-    passed: int = 0  # of these, how many have come back
-    own: bool = False  # the feed's own subscription is bringing what it needs
-    # The ring has its cursor, but the log has not taken it yet: `seen` will say so.
-    coming: bool = False
-    sent: int = 0  # so many events, so far
-    last_id: bytes = b""  # of the last of them
-    subscribers: list[Subscriber] = field(default_factory=list)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def alive(self) -> list[Subscriber]:
-        """Those that still wait."""
-        return [one for one in self.subscribers if one.state is State.WAITING]
-
-
 class CatchUp:
     """The waiters of one feed, and the one task that serves them group by group."""
 
-    __slots__ = ("_feed", "_request", "_resumed", "_source", "_task", "_timeout_s", "waiting")
+    __slots__ = (
+        "_feed",
+        "_outside",
+        "_request",
+        "_resumed",
+        "_source",
+        "_task",
+        "_timeout_s",
+        "waiting",
+    )
 
-    def __init__(self, feed: Feed, source: Source, timeout_s: float) -> None:
+    def __init__(self, feed: Feed, outside: Outside, timeout_s: float) -> None:
         self.waiting: list[Group] = []
         self._feed = feed
-        self._source = source
+        self._source = outside.source
+        self._outside = outside
         self._timeout_s = timeout_s
         self._task: asyncio.Task[None] | asyncio.Task[Outcome] | None = None
         self._request: Subscription | None = None  # the one that is open
@@ -235,37 +219,56 @@ class CatchUp:
                 if group.own:
                     await group.done.wait()
                     return Outcome.SEEN, None
-                return await self._ask(group, limit, left_s)
+                return await self._ask(group, limit)
         except TimeoutError:
             return Outcome.TIMEOUT, None
 
-    async def _ask(
-        self, group: Group, limit: asyncio.Timeout, left_s: float
+    async def _ask(self, group: Group, limit: asyncio.Timeout) -> tuple[Outcome, int | None]:
+        attempt = 0
+        while group.alive() and not group.done.is_set():
+            credential = group.alive()[0].credential
+            try:
+                return await self._ask_once(group, credential, limit)
+            except SourceFailure as failure:
+                # Those who hold that credential are out; others may have good ones.
+                if failure.problem is SourceProblem.UNAUTHORIZED:
+                    self._feed.owner.reject(credential)
+                elif failure.problem is SourceProblem.FORBIDDEN:
+                    self._feed.owner.forbid(credential)
+                elif failure.problem not in _PASSING:
+                    return Outcome.FAILED, None
+                else:
+                    if group.sent:  # go on from there
+                        group.base, group.skip = split_derived(trim(group.last_id))
+                    await self._pause(group, attempt, failure.retry_after_s)
+                    attempt += 1
+        return Outcome.FAILED, None
+
+    async def _pause(self, group: Group, attempt: int, hint_s: float | None) -> None:
+        """Before the next request; the feed itself may bring what is needed meanwhile."""
+        outside = self._outside
+        with suppress(TimeoutError):
+            async with asyncio.timeout(outside.backoff.delay_s(attempt, hint_s, outside.uniform)):
+                await group.done.wait()
+
+    async def _ask_once(
+        self, group: Group, credential: Credential, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
-        credential = group.alive()[0].credential
+        group.passed, group.sent_before = 0, group.sent
+        cursor = upstream_cursor(group.base)
         try:
-            self._request = await self._source.open(
-                self._feed.key, credential, upstream_cursor(group.base)
-            )
-            return await self._read(group, self._request, limit, left_s)
-        except SourceFailure as failure:
-            if failure.problem is SourceProblem.UNAUTHORIZED:
-                self._feed.owner.reject(credential)
-            elif failure.problem is SourceProblem.FORBIDDEN:
-                self._feed.owner.forbid(credential)
-            else:
-                return Outcome.FAILED, None
+            self._request = await self._source.open(self._feed.key, credential, cursor)
+            return await self._read(group, self._request, limit)
         finally:
             if self._request is not None:
                 self._request.close()
                 self._request = None
-        # Those who hold that credential are out; others may have good ones.
-        return await self._ask(group, limit, left_s) if group.alive() else (Outcome.FAILED, None)
 
     async def _read(
-        self, group: Group, request: Subscription, limit: asyncio.Timeout, left_s: float
+        self, group: Group, request: Subscription, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
         clock = self._feed.host.clock
+        left_s = (limit.when() or 0.0) - asyncio.get_running_loop().time()
         while group.alive() and not group.done.is_set():
             asked_s = clock()
             events = await request.read(_leave_all)
@@ -294,7 +297,8 @@ class CatchUp:
         if oldest is not None and same(oldest, event):
             # A cursor that is ignored brings what is live; so an oldest entry that came after the
             # question, as the first thing and without the place before it, proves nothing.
-            proved = oldest.offset <= group.start or group.last_id or not history.floor_id
+            ran_on = group.sent > group.sent_before
+            proved = oldest.offset <= group.start or ran_on or not history.floor_id
             return _Step(Outcome.FILLED if proved else Outcome.IGNORED, oldest.offset - 1)
         # Where the ring goes on with an event of upstream's, that is met next, and surer: an id may
         # have been used before.

@@ -288,7 +288,7 @@ class Hub:
         feed = Feed(key, history, self, self._outside.observer.stream(key.stream.name))
         first_cursor = upstream_cursor(cursor) if cursor else b""
         feed.owner = Owner(feed, self._outside, first_cursor, attempt)
-        feed.catchup = CatchUp(feed, self._outside.source, self.timings.catchup_timeout_s)
+        feed.catchup = CatchUp(feed, self._outside, self.timings.catchup_timeout_s)
         if self._shared is not None:
             feed.share = Share(feed, self._shared, self._outside, self._new_history)
         self._feeds[key] = feed

@@ -3,7 +3,6 @@
 redis-py knows which master has which slot; the rest is ours, for the reasons that `servers` gives.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -13,6 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, RedisClusterException
 
 from lebureau_relay.broker.redis.servers import Call, exchange, policies_of
+from lebureau_relay.broker.redis.together import together
 
 # Hash tags that are tried to find one for each master of a cluster.
 _TAGS: Final = 256
@@ -58,9 +58,9 @@ class Cluster:
         for place, (_, keys, _) in enumerate(calls):
             shares.setdefault(self._node_of(keys[0]), []).append(place)
         answers: list[Any] = [None] * len(calls)
-        async with asyncio.TaskGroup() as parts:
-            for node, places in shares.items():
-                parts.create_task(self._run_share(node, calls, places, answers))
+        await together(
+            *(self._run_share(node, calls, places, answers) for node, places in shares.items())
+        )
         for place, answer in enumerate(answers):
             if isinstance(answer, AskError):  # or MOVED: not executed, and it says where to ask
                 sha, keys, arguments = calls[place]

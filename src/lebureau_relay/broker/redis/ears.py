@@ -18,6 +18,7 @@ from typing import Final
 from redis.asyncio.connection import AbstractConnection
 
 from lebureau_relay.broker.redis.servers import Client, packed
+from lebureau_relay.broker.redis.together import together
 
 # Connections that can't be made are tried again after this, and may take so long to be made.
 _RETRY_S: Final = 0.25
@@ -88,11 +89,8 @@ class Ears:
                 }
             self._wanted = dict.fromkeys([*self._unheard, *self._channels], True)
             self._more.set()
-            async with asyncio.TaskGroup() as parts:
-                for line in lines.values():
-                    parts.create_task(self._read(line))
-                parts.create_task(self._change(lines))
-                parts.create_task(self._talk(lines.values()))
+            reading = map(self._read, lines.values())
+            await together(*reading, self._change(lines), self._talk(lines.values()))
 
     async def _read(self, line: AbstractConnection) -> None:
         while True:
