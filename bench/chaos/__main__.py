@@ -33,7 +33,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=37, help="replays a run")
     parser.add_argument("--minutes", type=float, help="a long run, results and document")
     parser.add_argument("--large", action="store_true", help="1000 clients on 200 feeds")
-    parser.add_argument("--peers", action="store_true", help="the peers' table, and the document")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="the peers' table, and the document; with scenarios these, and neither",
+    )
     parser.add_argument("--report", action="store_true", help="only write the document again")
     parser.add_argument("--url", help="a stream of a deployment of yours, whose relay reads ours")
     parser.add_argument(
@@ -111,8 +115,11 @@ def main() -> int:
             if asked.to == record.LONG:
                 write_document()
         elif asked.peers:
-            record.save(record.PEERS, uvloop.run(run_peers(known, asked.seed)))
-            write_document()
+            some = {name: known[name] for name in asked.scenario if name in known}
+            said = uvloop.run(run_peers(some or known, asked.seed))
+            if not some:
+                record.save(record.PEERS, said)
+                write_document()
             good = True
         elif asked.url:
             names = asked.scenario or known

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from bench.chaos.crowd import Errand, Tab
+from bench.chaos.crowd import Errand, Heard, Tab
 from bench.chaos.judge import Diary, Judgement, judge
 from bench.chaos.library import LIBRARIES, Reader, Target, reader
 from bench.chaos.processes import Relay, Valkey
@@ -27,7 +27,10 @@ from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 # How long what should come true at once may take on a machine that does everything by itself.
 _SOON_S = 180.0
 _ENDINGS = 3
-_HEARTBEAT_S = 1
+HEARTBEAT_S = 1
+# What is due goes out within a quarter of a heartbeat, and everybody reads it.
+_BEAT_DELAY_S = 0.5
+_WORD_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Stage:
         self.tabs: list[Tab] = []
         self.readers: list[Reader] = []  # real clients, each on a road of its own
         self.reader_roads: list[Road] = []
+        self.heard: Heard | None = None  # asks the crowd what a relay calls events
         self.dice = random.Random(seed)
         self._life = AsyncExitStack()
 
@@ -117,7 +121,7 @@ class Stage:
         options = SimulatorOptions(
             users=(size.feeds + 1) // 2,
             rate=0,
-            heartbeat_s=_HEARTBEAT_S,
+            heartbeat_s=HEARTBEAT_S,
             connects_per_minute=0,
             failed_auth_per_minute=0,
         )
@@ -179,7 +183,7 @@ class Stage:
             "LIMITS__CONNECTS_PER_MINUTE": 0,
             "LIMITS__FAILED_AUTH_PER_MINUTE": 100_000,
             "LIMITS__UPSTREAM_AUTH_FAILURES_PER_MINUTE": 100_000,
-            "STREAM__HEARTBEAT": _HEARTBEAT_S,
+            "STREAM__HEARTBEAT": HEARTBEAT_S,
             "STREAM__RETRY": self.size.retry_s,
             "STREAM__WRITE_TIMEOUT": 3,
             "DRAIN__SPREAD": self.size.spread_s,
@@ -206,7 +210,8 @@ class Stage:
                 retry_s=size.retry_s,
                 silence_s=size.silence_s,
             )
-            self.tabs.append(Tab(errand, ports, (number // size.feeds + feed) % replicas))
+            home = (number // size.feeds + feed) % replicas
+            self.tabs.append(Tab(errand, ports, home, self.heard))
             if number % 20 == 19:
                 await asyncio.sleep(0.1)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
@@ -246,8 +251,22 @@ class Stage:
         await self.wait_for(
             lambda: all(one.diary.numbers or one.given_up for one in clients), "all come in"
         )
-        # A relay is patient with silence until it has seen upstream's heartbeat.
-        await asyncio.sleep(2 * _HEARTBEAT_S)
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Let upstream have nothing to say for two heartbeats, and turn the page: until a relay has
+        seen one, it is patient with silence. An API that says five events a second sends none.
+        """
+        self.story.silent = True
+        await asyncio.sleep(2 * HEARTBEAT_S + _BEAT_DELAY_S)
+        self.story.say_everywhere()  # this silence is nobody's fault: the next begins here
+        with suppress(TimeoutError):
+            await self.wait_for(self._all_have_all, "a word after a silence", _WORD_S)
+        for road in self.reader_roads:
+            road.arrivals.clear()
+        for diary in self.diaries:
+            diary.turn_page()
+        self.story.silent = False
 
     @property
     def upstream_is_up(self) -> bool:
