@@ -16,6 +16,7 @@ from statistics import median
 # Clients in browsers note whole milliseconds, rounded down.
 _ROUNDING_S = 0.002
 _EXAMPLES = 5
+CROWD = "tab"  # the name of each of the kit's own clients
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Diary:
     """
 
     feed: int
-    name: str = "tab"
+    name: str = CROWD
     since: int = -1
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
     times_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -90,6 +91,7 @@ class Judgement:
     causes: dict[str, int]  # of the gaps
     longest_silence_s: float
     median_silence_s: float  # of the clients' longest
+    crowd_silence_s: float  # the longest of those that come back at once, as no library does
     delays_s: tuple[float, float, float]  # median, 99 of 100, the longest
     examples: tuple[str, ...]  # of what is wrong, for whoever has to find out why
     notes: tuple[str, ...]  # of what is missing and told
@@ -130,6 +132,7 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         delays_s += _delays_s(diary, said[diary.feed])
     delays_s.sort()
     silences_s = [diary.longest_silence_s for diary in diaries]
+    crowds_s = [diary.longest_silence_s for diary in diaries if diary.name == CROWD]
     return Judgement(
         clients=len(diaries),
         deliveries=sum(len(diary.numbers) for diary in diaries),
@@ -145,6 +148,7 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         causes=dict(Counter(cause for diary in diaries for _, cause in diary.gaps)),
         longest_silence_s=max(silences_s, default=0.0),
         median_silence_s=median(silences_s) if silences_s else 0.0,
+        crowd_silence_s=max(crowds_s, default=0.0),
         delays_s=(share(delays_s, 0.5), share(delays_s, 0.99), share(delays_s, 1.0)),
         examples=tuple(total.examples[:_EXAMPLES]),
         notes=tuple(total.notes[:_EXAMPLES]),
