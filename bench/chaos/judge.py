@@ -91,7 +91,7 @@ class Judgement:
     causes: dict[str, int]  # of the gaps
     longest_silence_s: float
     median_silence_s: float  # of the clients' longest
-    crowd_silence_s: float  # the longest of those that come back at once, as no library does
+    crowd_wait_s: float  # the longest of the kit's own clients, which come back at once
     delays_s: tuple[float, float, float]  # median, 99 of 100, the longest
     examples: tuple[str, ...]  # of what is wrong, for whoever has to find out why
     notes: tuple[str, ...]  # of what is missing and told
@@ -132,7 +132,7 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         delays_s += _delays_s(diary, said[diary.feed])
     delays_s.sort()
     silences_s = [diary.longest_silence_s for diary in diaries]
-    crowds_s = [diary.longest_silence_s for diary in diaries if diary.name == CROWD]
+    waits_s = [_wait_s(one, said[one.feed]) for one in diaries if one.name == CROWD]
     return Judgement(
         clients=len(diaries),
         deliveries=sum(len(diary.numbers) for diary in diaries),
@@ -148,7 +148,7 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         causes=dict(Counter(cause for diary in diaries for _, cause in diary.gaps)),
         longest_silence_s=max(silences_s, default=0.0),
         median_silence_s=median(silences_s) if silences_s else 0.0,
-        crowd_silence_s=max(crowds_s, default=0.0),
+        crowd_wait_s=max(waits_s, default=0.0),
         delays_s=(share(delays_s, 0.5), share(delays_s, 0.99), share(delays_s, 1.0)),
         examples=tuple(total.examples[:_EXAMPLES]),
         notes=tuple(total.notes[:_EXAMPLES]),
@@ -165,6 +165,17 @@ def judge_one(diary: Diary, top: int) -> dict[str, int]:
 def share(ordered: Sequence[float], part: float) -> float:
     """The value that such a part of them doesn't exceed; 0 of none."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+
+
+def _wait_s(diary: Diary, said: Sequence[float]) -> float:
+    """The longest time for which something had been said and nothing came."""
+    newest, heard_s, longest_s = diary.since, 0.0, 0.0
+    times_s = diary.times_s[len(diary.times_s) - len(diary.numbers) :]
+    for number, at_s in zip(diary.numbers, times_s, strict=True):
+        if 0 <= newest < len(said):
+            longest_s = max(longest_s, at_s - max(heard_s, said[newest]))
+        newest, heard_s = max(newest, number), at_s
+    return longest_s
 
 
 def _delays_s(diary: Diary, said: Sequence[float]) -> list[float]:

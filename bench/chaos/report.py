@@ -243,4 +243,4 @@ def _cell(outcome: dict[str, Any] | None) -> str:
     text = f"{judged['lost']} / {judged['repeated']} / {judged['reordered']}"
     told = f", {judged['told']} told" if judged["told"] else ""
     failed = " (did not recover)" if outcome["failed"] else ""
-    return f"{text}{told} \\| {judged['crowd_silence_s']:.1f} s{failed}"
+    return f"{text}{told} \\| {judged['crowd_wait_s']:.1f} s{failed}"
