@@ -17,7 +17,7 @@ import uvloop
 from bench.chaos import foreign, plan, record, runner
 from bench.chaos.foreign import Deployment, ForeignStage
 from bench.chaos.long import run_long
-from bench.chaos.peers import run_peers
+from bench.chaos.peers import run_peers, with_rows
 from bench.chaos.report import write_document
 from bench.chaos.stage import LARGE, SMALL, Setting, Stage
 from bench.machine import BenchError
@@ -36,7 +36,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="the peers' table, and the document; with scenarios these, and neither",
+        help="the peers' table, and the document; with scenarios only these rows of it anew",
     )
     parser.add_argument("--report", action="store_true", help="only write the document again")
     parser.add_argument("--url", help="a stream of a deployment of yours, whose relay reads ours")
@@ -117,9 +117,8 @@ def main() -> int:
         elif asked.peers:
             some = {name: known[name] for name in asked.scenario if name in known}
             said = uvloop.run(run_peers(some or known, asked.seed))
-            if not some:
-                record.save(record.PEERS, said)
-                write_document()
+            record.save(record.PEERS, with_rows(record.load(record.PEERS), said) if some else said)
+            write_document()
             good = True
         elif asked.url:
             names = asked.scenario or known

@@ -192,6 +192,17 @@ async def run_peers(scenarios: dict[str, Scenario], seed: int) -> dict[str, Any]
     return said
 
 
+def with_rows(said: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A table with some rows played anew, for every relay; which they are stands with it."""
+    played_anew = (name for its in new["peers"].values() for one in its for name in one["names"])
+    again = sorted({*said.get("again", ()), *played_anew})
+    peers = {}
+    for name, its in said["peers"].items():
+        mine = {tuple(one["names"]): one for one in new["peers"].get(name, ())}
+        peers[name] = [mine.get(tuple(one["names"]), one) for one in its]
+    return said | {"peers": peers, "again": again}
+
+
 async def _run(
     name: str, faults: Sequence[Scenario], seed: int, *, libraries: bool
 ) -> list[Outcome]:

@@ -68,6 +68,10 @@ Read it with this in mind:
 * **An odd stream** (`other-line-ends`): nginx passes it on as it is, and the scripts around requests, sseclient-py, aiohttp and curl know LF only.
   Whoever writes the stream anew (all others) mends that.
 * **`oversize`**: 2 MiB. nginx passes it on; aiohttp-sse has no limit; nchan and this relay refuse it, the latter with a gap.
+* **`cursor-rejected`**: who repeats a rejected cursor waits until the API takes it again, here for 3 s, and has all. This relay asks once more without it, and says so: a cursor
+  that is rejected for good would keep it waiting for ever.
+* **`refused-403`**: this relay believes a 403 for 60 s, so as not to ask again and again on behalf of who may not; the others here ask every second.
+* **`cursor-ignored`** loses what is said between two connections, some tenth of a second: how many that are is chance.
 * **A killed relay** loses what its clients had not got of what it had taken, unless it can ask the API again: this relay asks on behalf of a client's cursor. nchan's publisher goes on
   where it was, so that only what nginx had taken and not handed out is gone: at five events a second seldom one.
 * The scenarios of `clients-frozen…` and `oversize` were played with the kit's own clients alone, one relay after the other: real ones take minutes for so much, which is no relay's doing.
@@ -244,6 +248,9 @@ def _peers(said: dict[str, Any]) -> Iterator[str]:
         "*again*: a second time after one; *believed*: see above. After the bar: the longest time for which something had been said and one of the kit's clients, "
         "which come back within 0.15 s and after 4 s of silence, heard nothing.\n"
     )
+    if said.get("again"):
+        again = ", ".join(f"`{name}`" for name in said["again"])
+        yield f"Played once more afterwards, on every relay, since some cell looked like the machine's other work: {again}.\n"
     names = list(said["peers"])
     known = plan.scenarios()
     rows = [(name, one["names"][0]) for name in names for one in said["peers"][name]]
