@@ -65,8 +65,14 @@ Read it with this in mind:
   This relay finds it out and says so, which loses as many events, but not unnoticed. No peer has a word for it.
 * **Events without ids** or with ids used twice: after a break the API is asked for what follows an older id, and says the rest again. This relay
   recognises it by its content; the others pass it on.
-* **An odd stream** (`other-line-ends`): nginx passes it on as it is, and the scripts around requests, sseclient-py, aiohttp and curl know LF only.
-  Whoever writes the stream anew (all others) mends that.
+* **An odd stream** (`other-line-ends`): nginx passes it on as it is; scripts that know LF only, as those around requests, sseclient-py, aiohttp and curl here, may miss
+  events by it. Whoever writes the stream anew (all others) mends that.
+* **10 s and more** stand where somebody lacks the last event of a scenario: the kit says another only after 10 s. In service the next event ends that wait.
+* **`road-half-open`**: this relay asks once by the connection that a check of the credential left open less than 15 s ago, which is as dead, and waits the 2 s for an answer
+  in vain.
+* **`clients-frozen…`**: nchan drops what is older than its 1000 messages, and who comes back after more has a hole; this relay asks the API again. The queues of aiohttp-sse are
+  bounded and waited for: one that does not read holds up all, who then give up and come back without a history.
+* **Starting again** takes this relay, a program in Python, a second or two longer than nginx on a busy machine.
 * **`oversize`**: 2 MiB. nginx passes it on; aiohttp-sse has no limit; nchan and this relay refuse it, the latter with a gap.
 * **`cursor-rejected`**: who repeats a rejected cursor waits until the API takes it again, here for 3 s, and has all. This relay asks once more without it, and says so: a cursor
   that is rejected for good would keep it waiting for ever.
