@@ -10,7 +10,7 @@ relay, its peers and a deployment of yours.
     processes               relays and what they share, to be killed and stopped
     crowd, library          a thousand lean clients; real ones, run by programs/
     judge                   each client's diary held against the story
-    peers, foreign          the same on others
+    peers, peer, foreign    the same on others, and what reads for those that can't
     long, record, report    long runs, their results, docs/reliability.md
     tools.sh                the npm clients
 """

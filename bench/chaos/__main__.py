@@ -17,7 +17,7 @@ import uvloop
 from bench.chaos import foreign, plan, record, runner
 from bench.chaos.foreign import Deployment, ForeignStage
 from bench.chaos.long import run_long
-from bench.chaos.peers import run_peers
+from bench.chaos.peers import run_peers, with_rows
 from bench.chaos.report import write_document
 from bench.chaos.stage import LARGE, SMALL, Setting, Size, Stage
 from bench.machine import BenchError
@@ -36,7 +36,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=37, help="replays a run")
     parser.add_argument("--minutes", type=float, help="a long run, results and document")
     parser.add_argument("--large", action="store_true", help="1000 clients on 200 feeds")
-    parser.add_argument("--peers", action="store_true", help="the peers' table, and the document")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="the peers' table, and the document; with scenarios only these rows of it anew",
+    )
     parser.add_argument("--report", action="store_true", help="only write the document again")
     parser.add_argument("--url", help="a stream of a deployment of yours, whose relay reads ours")
     parser.add_argument(
@@ -114,7 +118,9 @@ def main() -> int:
             if asked.to == record.LONG:
                 write_document()
         elif asked.peers:
-            record.save(record.PEERS, uvloop.run(run_peers(known, asked.seed)))
+            some = {name: known[name] for name in asked.scenario if name in known}
+            said = uvloop.run(run_peers(some or known, asked.seed))
+            record.save(record.PEERS, with_rows(record.load(record.PEERS), said) if some else said)
             write_document()
             good = True
         elif asked.url:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from bench.chaos.judge import Diary
 
 # A server that takes a connection and says nothing (it is stopped, say) is given up after this.
 _ANSWER_S = 3.0
+Heard = Callable[[int, str, int], None]  # on a feed, by that id, the event of that number
 
 
 class Parser:
@@ -132,8 +133,16 @@ class Tab:
     it begins at. What it chooses is drawn from `seed`.
     """
 
-    def __init__(self, errand: Errand, ports: Sequence[int], home: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        errand: Errand,
+        ports: Sequence[int],
+        home: int,
+        seed: int = 0,
+        heard: Heard | None = None,
+    ) -> None:
         self.diary = Diary(errand.feed)
+        self._heard = heard
         self.port = ports[home]
         self.last_id = ""
         self._errand = errand
@@ -162,7 +171,9 @@ class Tab:
         self.last_id = event_id
         if kind == "message":
             with suppress(ValueError, KeyError, TypeError, AttributeError):  # not of this story
-                self.diary.note(number_of(text), time.time())
+                self.diary.note(number := number_of(text), time.time())
+                if self._heard:
+                    self._heard(self.diary.feed, event_id, number)
         elif kind == "relay.gap":
             self.diary.gap(json.loads(text)["payload"]["cause"])
 

@@ -16,6 +16,7 @@ from statistics import median
 # Clients in browsers note whole milliseconds, rounded down.
 _ROUNDING_S = 0.002
 _EXAMPLES = 5
+CROWD = "tab"  # the name of each of the kit's own clients
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Diary:
     """
 
     feed: int
-    name: str = "tab"
+    name: str = CROWD
     since: int = -1
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
     times_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -88,6 +89,7 @@ class Judgement:
     causes: dict[str, int]  # of the gaps
     longest_silence_s: float
     median_silence_s: float  # of the clients' longest
+    crowd_wait_s: float  # the longest of the kit's own clients, which come back at once
     delays_s: tuple[float, float, float]  # median, 99 of 100, the longest
     examples: tuple[str, ...]  # of what is wrong, for whoever has to find out why
     notes: tuple[str, ...]  # of what is missing and told
@@ -127,6 +129,7 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         delays_s += _delays_s(diary, said[diary.feed])
     delays_s.sort()
     silences_s = [diary.longest_silence_s for diary in diaries]
+    waits_s = [_wait_s(one, said[one.feed]) for one in diaries if one.name == CROWD]
     return Judgement(
         clients=len(diaries),
         deliveries=sum(len(diary.numbers) for diary in diaries),
@@ -141,6 +144,7 @@ def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgemen
         causes=dict(Counter(cause for diary in diaries for _, cause in diary.gaps)),
         longest_silence_s=max(silences_s, default=0.0),
         median_silence_s=median(silences_s) if silences_s else 0.0,
+        crowd_wait_s=max(waits_s, default=0.0),
         delays_s=(share(delays_s, 0.5), share(delays_s, 0.99), share(delays_s, 1.0)),
         examples=tuple(total.examples[:_EXAMPLES]),
         notes=tuple(total.notes[:_EXAMPLES]),
@@ -157,6 +161,17 @@ def judge_one(diary: Diary, top: int) -> dict[str, int]:
 def share(ordered: Sequence[float], part: float) -> float:
     """The value that such a part of them doesn't exceed; 0 of none."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+
+
+def _wait_s(diary: Diary, said: Sequence[float]) -> float:
+    """The longest time for which something had been said and nothing came."""
+    newest, heard_s, longest_s = diary.since, 0.0, 0.0
+    times_s = diary.times_s[len(diary.times_s) - len(diary.numbers) :]
+    for number, at_s in zip(diary.numbers, times_s, strict=True):
+        if 0 <= newest < len(said):
+            longest_s = max(longest_s, at_s - max(heard_s, said[newest]))
+        newest, heard_s = max(newest, number), at_s
+    return longest_s
 
 
 def _delays_s(diary: Diary, said: Sequence[float]) -> list[float]:

@@ -1,16 +1,17 @@
 """The same kit on others: what can be done to a peer is done to it, and the same judge looks on.
 
-Each is set up as for the bench (bench/peers): what reads upstream reads it by the same road; what
-is published to is published to by who tries again until it is taken. A peer has no more than one
-feed.
+Each is set up as for the bench (bench/peers), with the time-outs and heartbeats that this relay has
+on the stage. What doesn't read an API by itself has `peer` beside it, which lives and dies with it.
+A peer has no more than one feed.
 """
 
 import asyncio
-import json
+import os
 import random
+import signal
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from bench.chaos import record
 from bench.chaos.plan import Scenario, alone
 from bench.chaos.processes import Process
 from bench.chaos.runner import Outcome, played
-from bench.chaos.stage import Setting, Size, Stage
+from bench.chaos.stage import HEARTBEAT_S, Setting, Size, Stage
+from bench.chaos.world import World
 from bench.contestants.peers import CONTESTANTS
 from bench.contestants.site import NGINX, PEERS
 from bench.programs import free_port
@@ -29,30 +31,47 @@ from bench.programs import free_port
 _NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 SIZE = Size(feeds=1, tabs=40, rate=5.0)
 _START_S = 10.0
-_PATH = "/api/desktops/stream"
+_ROOT = Path(__file__).parents[2]
+_READER = (
+    "It is read for by a program of the kit's (`bench/chaos/peer.py`): one upstream connection, "
+    "which resumes by `Last-Event-ID`, gives up what is silent and backs off"
+)
 ABOUT = {
     "this relay": "one replica, without Redis",
-    "nchan": "nginx with Debian's module, a buffer of 1000 messages, published to by POST, so that "
-    "what happens to an API that is read can't happen to it; its buffer ends with its process",
+    "nchan": "nginx with Debian's module, a buffer of 1000 messages for 300 s, in one process's "
+    f"memory. {_READER}; it posts each event until it is taken, in order, keeps its place in a "
+    "file, and is killed, stopped and started together with nginx. nchan makes ids of its own, of "
+    "second and number. It takes messages of 1 MiB, as nginx is shipped and as this relay is",
     "nginx": "Debian's nginx as a plain proxy: one upstream connection for each client; upstream's "
-    "own replay answers every reconnect",
-    "aiohttp-sse": "a relay as one writes it with that library: one upstream connection, which "
-    "resumes, and no history",
+    "own replay answers every reconnect, and what upstream says wrong, clients get",
+    "aiohttp-sse": f"a relay as one writes it with that library: a queue for each client, no "
+    f"history, so that who comes back has missed what was said meanwhile. {_READER}, in the same "
+    "process",
 }
-_ON_UPSTREAM = {"cut", "cut-at-any-byte", "stall", "refused-503", "down", "restart", "amnesia"}
-_ON_THE_WAY = {"road-reset", "road-cut", "road-pieces", "road-parted", "road-half-open"}
-_ON_CLIENTS = {"clients-reset", "clients-cut", "clients-pieces", "clients-parted", "clients-frozen"}
-_ON_RELAY = {"relay-killed", "relay-terminated", "relay-stopped", "burst"}
-FAULTS = _ON_UPSTREAM | _ON_THE_WAY | _ON_CLIENTS | _ON_RELAY
+# What concerns the relay's own settings and logs; limits of the kernel's, which concern a process,
+# and nginx is several; names and certificates, of which peers here know none.
+_OURS = {"log-full", "log-stuck", "descriptors", "memory", "dns-gone", "certificate-expired"}
+# Megabytes at once: a browser under remote control and scripts that read byte by byte take minutes
+# for them, which says nothing of a relay. These are for the crowd alone, and for one at a time.
+HEAVY = {"clients-frozen", "clients-frozen-long", "oversize"}
 
 
 class Peer(Process):
-    """A server that isn't ours, with what the stage asks of a relay."""
+    """A server that isn't ours, and what reads for it, with what the stage asks of a relay."""
 
-    def __init__(self, name: str, argv: list[str], port: int, folder: Path) -> None:
-        super().__init__(name, argv, folder)
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        port: int,
+        folder: Path,
+        env: Mapping[str, str],
+        reader: Process | None = None,
+    ) -> None:
+        super().__init__(name, argv, folder, env)
         self.port = port
         self.number = 0
+        self._reader = reader
 
     async def start(self, _session: aiohttp.ClientSession) -> None:
         """Until it takes connections."""
@@ -66,33 +85,61 @@ class Peer(Process):
                     await asyncio.sleep(0.05)
                 else:
                     writer.close()
-                    return
+                    break
+        if self._reader is not None:
+            await self._reader.launch()
+
+    def signal(self, number: signal.Signals) -> None:
+        super().signal(number)
+        if self._reader is not None:
+            self._reader.signal(number)
+
+    async def exit(self, within_s: float = _START_S) -> int:
+        if self._reader is not None and self._reader.alive:
+            await self._reader.exit(within_s)
+        return await super().exit(within_s)
+
+    async def end(self) -> None:
+        if self._reader is not None:
+            await self._reader.end()
+        await super().end()
 
 
 class PeerStage(Stage):
     """A stage with a peer in the relay's place."""
 
-    def __init__(self, name: str, seed: int) -> None:
-        super().__init__(SIZE, Setting(libraries=False), seed)
+    def __init__(self, name: str, seed: int, *, libraries: bool = False) -> None:
+        super().__init__(SIZE, Setting(libraries=libraries), seed)
         self.peer = name
-        self._unpublished: asyncio.Queue[str] = asyncio.Queue()
 
     async def _set_up_relays(self) -> None:
+        world = World(self._library, self.folder / "world-0")
+        self.worlds.append(world)
         port = free_port()
-        relay = Peer(self.peer, self._argv(port), port, self.folder)
+        path = os.pathsep.join((str(_ROOT), *sys.path))
+        env = world.env | {"PYTHONPATH": path}
+        reader = self._reader(port, env) if self.peer == "nchan" else None
+        relay = Peer(self.peer, self._argv(port), port, self.folder, env, reader)
         self.relays.append(relay)
         self._life.push_async_callback(relay.end)
         await relay.start(self.session)
         self.fronts.append(await self.new_road(port))
-        if self.peer == "nchan":
-            publishing = asyncio.ensure_future(self._publish(port))
-            self._life.callback(publishing.cancel)
+        if self.peer == "nchan":  # which names events in its own way
+            self.heard = self.story.name
+
+    def _reader(self, port: int, env: Mapping[str, str]) -> Process:
+        more = (f"http://127.0.0.1:{port}/publish", str(self.folder / "place"))
+        return Process("publisher", self._reading("nchan", *more), self.folder, env)
+
+    def _reading(self, what: str, *more: str) -> list[str]:
+        user, stream = self.feeds[0]
+        url = f"http://127.0.0.1:{self.road.port}{stream.path}"
+        patience_s = str(1.5 * self.size.answer_s)
+        return [sys.executable, "-m", "bench.chaos.peer", what, url, user.key, patience_s, *more]
 
     def _argv(self, port: int) -> list[str]:
         if self.peer == "aiohttp-sse":
-            key = self.feeds[0][0].key
-            script = PEERS / "aiohttp_sse_relay.py"
-            return [sys.executable, str(script), str(self.road.port), str(port), key]
+            return self._reading("aiohttp-sse", str(port), str(HEARTBEAT_S))
         files = self.folder / "nginx"
         files.mkdir()
         folders = self._fill("nginx_folders.conf", folder=files)
@@ -105,6 +152,9 @@ class PeerStage(Stage):
             module=_NCHAN,
             upstream=self.road.port,
             workers=1,
+            ping_s=HEARTBEAT_S,
+            connect_timeout=f"{1000 * self.size.answer_s:.0f}ms",
+            read_timeout=f"{1500 * self.size.answer_s:.0f}ms",
         )
         return [str(NGINX), "-p", str(files), "-c", str(config)]
 
@@ -113,29 +163,6 @@ class PeerStage(Stage):
         path.write_text(string.Template((PEERS / config).read_text()).substitute(values))
         return path
 
-    def _tell(self, feed: int, payload: dict[str, object]) -> str:
-        if self.peer == "nchan":
-            self._unpublished.put_nowait(json.dumps(payload))
-            return ""
-        return super()._tell(feed, payload)
-
-    async def _publish(self, port: int) -> None:
-        """One after the other, each until it is taken."""
-        while True:
-            text = await self._unpublished.get()
-            while True:
-                try:
-                    async with self.session.post(
-                        f"http://127.0.0.1:{port}/publish",
-                        data=text,
-                        timeout=aiohttp.ClientTimeout(total=5),
-                    ) as answer:
-                        if answer.status < 300:
-                            break
-                except (aiohttp.ClientError, TimeoutError):
-                    pass
-                await asyncio.sleep(0.05)
-
 
 def missing(name: str) -> str:
     """Why a peer can't take part; empty where it can."""
@@ -143,29 +170,50 @@ def missing(name: str) -> str:
     return CONTESTANTS[known].missing() if known in CONTESTANTS else ""
 
 
-def _applies(name: str, fault: str) -> bool:
-    return name != "nchan" or fault in _ON_CLIENTS | _ON_RELAY
+def chosen(scenarios: Mapping[str, Scenario]) -> list[Scenario]:
+    """What can be done to any relay that reads an API and serves clients."""
+    return [one for one in scenarios.values() if "one" in one.on and one.name not in _OURS]
 
 
 async def run_peers(scenarios: dict[str, Scenario], seed: int) -> dict[str, Any]:
-    """Every fault on every peer that is here, and on this relay."""
+    """Every fault on every peer that is here, and on this relay: all of them at once, then what
+    fills buffers, one after the other.
+    """
     absent = {name: why for name in ABOUT if (why := missing(name))}
     present = [name for name in ABOUT if name not in absent]
-    chosen = [one for one in scenarios.values() if one.name in FAULTS]
+    faults = chosen(scenarios)
+    few = [one for one in faults if one.name not in HEAVY]
+    many = [one for one in faults if one.name in HEAVY]
+    outcomes = await asyncio.gather(*(_run(name, few, seed, libraries=True) for name in present))
     said = record.head(seed=seed, size=asdict(SIZE), about=ABOUT, absent=absent, peers={})
-    for name in present:
-        mine = [one for one in chosen if _applies(name, one.name)]
-        outcomes = await _run(name, mine, seed)
-        said["peers"][name] = [one.facts for one in outcomes]
+    for name, its in zip(present, outcomes, strict=True):
+        more = await _run(name, many, seed, libraries=False)
+        said["peers"][name] = [one.facts for one in (*its, *more)]
     return said
 
 
-async def _run(name: str, chosen: Sequence[Scenario], seed: int) -> list[Outcome]:
+def with_rows(said: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A table with some rows played anew, for every relay; which they are stands with it."""
+    played_anew = (name for its in new["peers"].values() for one in its for name in one["names"])
+    again = sorted({*said.get("again", ()), *played_anew})
+    peers = {}
+    for name, its in said["peers"].items():
+        mine = {tuple(one["names"]): one for one in new["peers"].get(name, ())}
+        peers[name] = [mine.get(tuple(one["names"]), one) for one in its]
+    return said | {"peers": peers, "again": again}
+
+
+async def _run(
+    name: str, faults: Sequence[Scenario], seed: int, *, libraries: bool
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    left = list(chosen)
+    left = list(faults)
     while left:
-        setting = Setting(libraries=False)  # the crowd does: peers are judged, not libraries
-        stage = Stage(SIZE, setting, seed) if name == "this relay" else PeerStage(name, seed)
+        stage = (
+            Stage(SIZE, Setting(libraries=libraries), seed)
+            if name == "this relay"
+            else PeerStage(name, seed, libraries=libraries)
+        )
         async with stage:
             await stage.opened()
             while left:
@@ -175,4 +223,5 @@ async def _run(name: str, chosen: Sequence[Scenario], seed: int) -> list[Outcome
                 left.pop(0)
                 if not outcomes[-1].good:
                     break  # who has lost its way is no judge of what follows
+                await stage.quiet()  # so that who has just started has seen a heartbeat, too
     return outcomes

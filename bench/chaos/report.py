@@ -56,6 +56,35 @@ _PROMISES = """## What is promised
 * Delay: a dead connection is found by silence (`upstream.idle_timeout`), a killed owner's lease runs out (`redis.lease_ttl`). Nothing is lost meanwhile, only late.
 """
 
+_PEER_NOTES = """
+Read it with this in mind:
+
+* **The clock.** nchan's ids are seconds of the wall clock. While that stands before what it named last, subscribers get nothing; a jump ahead ends what its
+  buffer holds (300 s). What reads the stream has nothing to do with it.
+* **An API that says something else than the truth** (`amnesia`, `renumber`, `cursor-…`, `…-ids`): who believes it can't know what is missing or comes twice.
+  This relay finds it out and says so, which loses as many events, but not unnoticed. No peer has a word for it.
+* **Events without ids** or with ids used twice: after a break the API is asked for what follows an older id, and says the rest again. This relay
+  recognises it by its content; the others pass it on.
+* **An odd stream** (`other-line-ends`): nginx passes it on as it is; scripts that know LF only, as those around requests, sseclient-py, aiohttp and curl here, may miss
+  events by it. Whoever writes the stream anew (all others) mends that.
+* **10 s and more** stand where somebody lacks the last event of a scenario: the kit says another only after 10 s. In service the next event ends that wait.
+* **`road-half-open`**: this relay asks once by the connection that a check of the credential left open less than 15 s ago, which is as dead, and waits the 2 s for an answer
+  in vain.
+* **`clients-frozen…`**: nchan drops what is older than its 1000 messages, and who comes back after more has a hole; this relay asks the API again. The queues of aiohttp-sse are
+  bounded and waited for: one that does not read holds up all, who then give up and come back without a history.
+* **Starting again** takes this relay, a program in Python, a second or two longer than nginx on a busy machine.
+* **`oversize`**: 2 MiB. nginx passes it on; aiohttp-sse has no limit; nchan and this relay refuse it, the latter with a gap.
+* **`cursor-rejected`**: who repeats a rejected cursor waits until the API takes it again, here for 3 s, and has all. This relay asks once more without it, and says so: a cursor
+  that is rejected for good would keep it waiting for ever.
+* **`refused-403`**: this relay believes a 403 for 60 s, so as not to ask again and again on behalf of who may not; the others here ask every second.
+* **`cursor-ignored`** loses what is said between two connections, some tenth of a second: how many that are is chance.
+* **A killed relay** loses what its clients had not got of what it had taken, unless it can ask the API again: this relay asks on behalf of a client's cursor. nchan's publisher goes on
+  where it was, so that only what nginx had taken and not handed out is gone: at five events a second seldom one.
+* The scenarios of `clients-frozen…` and `oversize` were played with the kit's own clients alone, one relay after the other: real ones take minutes for so much, which is no relay's doing.
+* Not played on peers: several replicas and Redis; limits of descriptors and memory (nginx is several processes); logs that can't be written; the API's name and certificate.
+* What the libraries miss by their own doing counts for nobody. Where nothing tells them sooner (nchan and aiohttp-sse as set up here, and this API), browsers come back after some 3 s; this relay tells them.
+"""
+
 
 def write_document() -> None:
     """Write it anew."""
@@ -217,14 +246,25 @@ def _libraries(said: dict[str, Any]) -> Iterator[str]:
 
 
 def _peers(said: dict[str, Any]) -> Iterator[str]:
+    clients = said["size"]["tabs"]
     yield "## Peers\n"
     yield (
-        f"The same kit, clients and judge on others, as far as a fault can be done to them; {said['started'][:10]}, seed {said['seed']}, {said['size']['tabs']} clients. "
-        "Lost / repeated / out of order over all clients; after the bar the longest silence. Where a relay said that something is missing, it counts as told; no peer does.\n"
+        f"The same kit, clients and judge on others; {said['started'][:10]}, seed {said['seed']}, commit {said['commit']}, {clients} of the kit's own clients and "
+        "one of each library. Every relay has one feed of five events a second, the same time-outs (2 s for an answer, 3 s of silence from upstream), a heartbeat a second, "
+        "and, before each fault, an API that was silent for two heartbeats, since this relay trusts silence until it has seen one.\n"
     )
+    yield (
+        "Lost / repeated / out of order, summed over all clients: one event that nobody gets counts for each. *Told*: missing where a `relay.gap` said so; "
+        "*again*: a second time after one; *believed*: see above. After the bar: the longest time for which something had been said and one of the kit's clients, "
+        "which come back within 0.15 s and after 4 s of silence, heard nothing.\n"
+    )
+    if said.get("again"):
+        again = ", ".join(f"`{name}`" for name in said["again"])
+        yield f"Played once more afterwards, on every relay, since some cell looked like the machine's other work: {again}.\n"
     names = list(said["peers"])
-    faults = list(dict.fromkeys(one["names"][0] for name in names for one in said["peers"][name]))
     known = plan.scenarios()
+    rows = [(name, one["names"][0]) for name in names for one in said["peers"][name]]
+    faults = dict.fromkeys(fault for _, fault in rows)
     yield f"| fault | {' | '.join(names)} |"
     yield f"| --- |{' --- |' * len(names)}"
     for fault in faults:
@@ -232,10 +272,12 @@ def _peers(said: dict[str, Any]) -> Iterator[str]:
         for name in names:
             found = next((one for one in said["peers"][name] if one["names"][0] == fault), None)
             cells.append(_cell(found))
-        yield f"| {known[fault].fault if fault in known else fault} | {' | '.join(cells)} |"
+        title = f"{known[fault].fault} (`{fault}`)" if fault in known else fault
+        yield f"| {title} | {' | '.join(cells)} |"
     yield ""
     yield from (f"* **{name}**: {about}" for name, about in said["about"].items())
     yield from (f"* {name} is not in the table: {why}" for name, why in said["absent"].items())
+    yield _PEER_NOTES
 
 
 def _cell(outcome: dict[str, Any] | None) -> str:
@@ -245,6 +287,7 @@ def _cell(outcome: dict[str, Any] | None) -> str:
     if judged is None:
         return "did not recover"
     text = f"{judged['lost']} / {judged['repeated']} / {judged['reordered']}"
-    told = f", {judged['told']} told" if judged["told"] else ""
+    for what, word in (("told", "told"), ("again", "again")):
+        text += f", {judged[what]} {word}" if judged[what] else ""
     failed = " (did not recover)" if outcome["failed"] else ""
-    return f"{text}{told} \\| {judged['longest_silence_s']:.1f} s{failed}"
+    return f"{text} \\| {judged['crowd_wait_s']:.1f} s{failed}"

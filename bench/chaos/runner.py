@@ -44,8 +44,8 @@ class Outcome:
             f"connections; lost {judged.lost}, repeated {judged.repeated}, reordered "
             f"{judged.reordered}, gaps told {judged.causes or 0} "
             f"(missing there {judged.told}); "
-            f"longest silence {judged.longest_silence_s:.2f} s; delay {_percentiles(judged)}; "
-            f"{self.took_s:.0f} s"
+            f"longest silence {judged.longest_silence_s:.2f} s, the crowd's longest wait "
+            f"{judged.crowd_wait_s:.2f} s; delay {_percentiles(judged)}; {self.took_s:.0f} s"
         )
         notes = () if self.gaps_allowed else judged.notes
         return "\n    ".join((head + text, *judged.examples, *notes))

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from bench.chaos.crowd import Errand, Tab
+from bench.chaos.crowd import Errand, Heard, Tab
 from bench.chaos.judge import Diary, Judgement, judge
 from bench.chaos.library import LIBRARIES, Reader, Target, reader
 from bench.chaos.processes import Relay, Valkey
@@ -27,7 +27,10 @@ from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 # How long what should come true at once may take on a machine that does everything by itself.
 _SOON_S = 180.0
 _ENDINGS = 3
-_HEARTBEAT_S = 1
+HEARTBEAT_S = 1
+# What is due goes out within a quarter of a heartbeat, and everybody reads it.
+_BEAT_DELAY_S = 0.5
+_WORD_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Stage:
         self.tabs: list[Tab] = []
         self.readers: list[Reader] = []  # real clients, each on a road of its own
         self.reader_roads: list[Road] = []
+        self.heard: Heard | None = None  # asks the crowd what a relay calls events
         self.dice = random.Random(seed)
         self._life = AsyncExitStack()
 
@@ -117,7 +121,7 @@ class Stage:
         options = SimulatorOptions(
             users=(size.feeds + 1) // 2,
             rate=0,
-            heartbeat_s=_HEARTBEAT_S,
+            heartbeat_s=HEARTBEAT_S,
             connects_per_minute=0,
             failed_auth_per_minute=0,
         )
@@ -131,7 +135,6 @@ class Stage:
         self._life.push_async_callback(self.upstream.stop)
         self.upstream_port = int(self.upstream.url.rpartition(":")[2])
         self.story = Story(size.feeds, self._tell)
-        self.story.silent = True  # until `opened`
         tls = self.certificate.context if self.certificate else None
         self.road = await self.new_road(self.upstream_port, tls=tls)
 
@@ -180,7 +183,7 @@ class Stage:
             "LIMITS__CONNECTS_PER_MINUTE": 0,
             "LIMITS__FAILED_AUTH_PER_MINUTE": 100_000,
             "LIMITS__UPSTREAM_AUTH_FAILURES_PER_MINUTE": 100_000,
-            "STREAM__HEARTBEAT": _HEARTBEAT_S,
+            "STREAM__HEARTBEAT": HEARTBEAT_S,
             "STREAM__RETRY": self.size.retry_s,
             "STREAM__WRITE_TIMEOUT": 3,
             "DRAIN__SPREAD": self.size.spread_s,
@@ -208,7 +211,8 @@ class Stage:
                 silence_s=size.silence_s,
             )
             home = (number // size.feeds + feed) % replicas
-            self.tabs.append(Tab(errand, ports, home, self.dice.randrange(1 << 30)))
+            seed = self.dice.randrange(1 << 30)
+            self.tabs.append(Tab(errand, ports, home, seed, self.heard))
             if number % 20 == 19:
                 await asyncio.sleep(0.1)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
@@ -244,15 +248,27 @@ class Stage:
 
     async def opened(self) -> None:
         """Every client streams and has had so much that a relay can prove where it stands."""
-        # A relay is patient with silence until it has seen upstream's heartbeat, which comes only
-        # while nothing is said.
-        await asyncio.sleep(2 * _HEARTBEAT_S)
-        self.story.silent = False
         clients = (*self.tabs, *self.readers)
         await self.wait_for(
             lambda: all(len(one.diary.numbers) > 2 or one.given_up for one in clients),
             "all come in",
         )
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Let upstream have nothing to say for two heartbeats, and turn the page: until a relay has
+        seen one, it is patient with silence. An API that says five events a second sends none.
+        """
+        self.story.silent = True
+        await asyncio.sleep(2 * HEARTBEAT_S + _BEAT_DELAY_S)
+        self.story.say_everywhere()  # this silence is nobody's fault: the next begins here
+        with suppress(TimeoutError):
+            await self.wait_for(self._all_have_all, "a word after a silence", _WORD_S)
+        for road in self.reader_roads:
+            road.arrivals.clear()
+        for diary in self.diaries:
+            diary.turn_page()
+        self.story.silent = False
 
     @property
     def upstream_is_up(self) -> bool:

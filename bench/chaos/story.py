@@ -28,6 +28,10 @@ class Story:
         if event_id:
             self._numbers[feed][event_id] = len(said)
 
+    def name(self, feed: int, event_id: str, number: int) -> None:
+        """A relay gives an event an id of its own."""
+        self._numbers[feed].setdefault(event_id, number)
+
     def number(self, feed: int, cursor: str) -> int:
         """Which event a cursor names; 0 for none, -1 if nobody knows."""
         return self._numbers[feed].get(cursor, -1) if cursor else 0

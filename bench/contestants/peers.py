@@ -47,7 +47,7 @@ def _sendloop(site: Site) -> Started:
 
 
 def _nchan(site: Site) -> Started:
-    server, port = site.nginx(site.server, "nchan", "nchan.conf", module=_NCHAN)
+    server, port = site.nginx(site.server, "nchan", "nchan.conf", module=_NCHAN, ping_s=15)
     upstream = site.publisher(port, Publish(_post("/publish", "text/plain")))
     return Started(upstream, server, port, (DESKTOPS,))
 
@@ -57,7 +57,13 @@ def _nginx_proxy(site: Site) -> Started:
     # Each client takes two of the 20 000 descriptors that a process may have.
     workers = 1 + site.load.connections // 9000
     server, port = site.nginx(
-        site.server, "nginx-proxy", "nginx_proxy.conf", upstream=upstream_port, workers=workers
+        site.server,
+        "nginx-proxy",
+        "nginx_proxy.conf",
+        upstream=upstream_port,
+        workers=workers,
+        connect_timeout="60s",
+        read_timeout="1h",  # streams may be silent for long
     )
     return Started(upstream, server, port, (DESKTOPS,))
 

@@ -46,12 +46,12 @@ async def read(
             headers["Last-Event-ID"], data = event_id, ""
 
 
-async def main(upstream_port: int, port: int, key: str) -> None:
-    queues: set[asyncio.Queue[Event]] = set()
+async def serve(port: int, queues: set[asyncio.Queue[Event]], ping_s: int = 15) -> None:
+    """Clients from now on, each with a queue among these."""
 
     async def stream(request: web.Request) -> web.StreamResponse:
         queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_EVENTS)
-        async with sse_response(request) as response:
+        async with sse_response(request, ping_interval=ping_s) as response:
             queues.add(queue)
             try:
                 while response.is_connected():
@@ -66,6 +66,11 @@ async def main(upstream_port: int, port: int, key: str) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+
+
+async def main(upstream_port: int, port: int, key: str) -> None:
+    queues: set[asyncio.Queue[Event]] = set()
+    await serve(port, queues)
     await read_upstream(upstream_port, key, queues)
 
 

@@ -9,13 +9,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from bench.chaos import plan
 from bench.chaos.acts import ACTS, play
 from bench.chaos.crowd import Parser
 from bench.chaos.foreign import Deployment, ForeignStage, reaches
 from bench.chaos.library import LIBRARIES, absent
-from bench.chaos.peers import PeerStage
+from bench.chaos.peer import Follower, Publisher
+from bench.chaos.peers import PeerStage, chosen, missing
 from bench.chaos.plan import STAGES, alone, mixed, scenarios
 from bench.chaos.processes import Process, Relay
 from bench.chaos.road import Road
@@ -25,7 +29,7 @@ from bench.chaos.starvation import pulses, starve
 from bench.chaos.story import Story
 from bench.programs import free_port
 
-from lebureau_relay.simulator import Simulator, SimulatorOptions
+from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 
 ROOT = Path(__file__).parents[2]
 KNOWN = scenarios()
@@ -326,3 +330,88 @@ async def test_it_sees_what_a_relay_without_a_history_loses():
         outcome = await played(stage, alone(KNOWN["relay-killed"], random.Random(1), 1), "one")
         assert outcome.judgement.lost > 0
         assert not outcome.good
+
+
+# -- what reads and publishes for peers
+
+
+async def test_a_follower_goes_on_where_it_was():
+    """Refused, ended, broken off inside an event: it hands each out once, in order."""
+    upstream = Simulator(SimulatorOptions(users=1, rate=0))
+    await upstream.start()
+    user, got, more = upstream.user(), [], asyncio.Event()
+
+    async def take(event_id: str, _kind: str, text: str) -> None:
+        got.append((event_id, text))
+        more.set()
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(got) < count:
+                more.clear()
+                await more.wait()
+
+    url = upstream.url + Stream.DESKTOPS.path
+    following = asyncio.ensure_future(Follower(url, user.key, 1.0).follow(take))
+    said = []
+    try:
+        await upstream.until(lambda: upstream.subscriptions_total > 0, 20.0)
+        for fault in ("cut:70", "end", "silence", "mixed"):
+            upstream.fault(fault, while_open=True)
+            upstream.fault("503,times=2")
+            for _ in range(3):
+                said.append(upstream.emit_event(user.id, Stream.DESKTOPS, "x", {"n": len(said)}).id)
+            await until(len(said))
+    finally:
+        following.cancel()
+        await upstream.stop()
+    assert [event_id for event_id, _ in got] == said
+
+
+async def test_a_publisher_posts_each_until_it_is_taken_and_keeps_its_place(tmp_path):
+    """One that will never be taken is passed over; started again it knows where it was."""
+    posts: list[tuple[str, str | None, int]] = []
+    statuses = iter((503, 201, 0, 202, 413, 201))
+
+    async def publish(request: web.Request) -> web.Response:
+        status = next(statuses)
+        posts.append((await request.text(), request.headers.get("X-EventSource-Event"), status))
+        if not status:
+            request.transport.abort()
+        return web.Response(status=status or 500)
+
+    app = web.Application()
+    app.router.add_post("/publish", publish)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        publisher = Publisher(str(server.make_url("/publish")), tmp_path / "place", session)
+        assert not publisher.cursor
+        for at, kind in enumerate(("message", "desk", "message", "message"), 1):
+            await publisher.take(f"evt_{at}", kind, f"text {at}")
+            again = Publisher("", tmp_path / "place", session)
+            assert again.cursor == f"evt_{at}"
+    assert posts == [
+        ("text 1", None, 503),
+        ("text 1", None, 201),
+        ("text 2", "desk", 0),
+        ("text 2", "desk", 202),
+        ("text 3", None, 413),
+        ("text 4", None, 201),
+    ]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(bool(missing("nchan")), reason=missing("nchan") or "here")
+async def test_nchan_has_by_its_publisher_what_a_refused_api_said_meanwhile():
+    async with PeerStage("nchan", 1) as stage:
+        await stage.opened()
+        outcome = await played(stage, alone(KNOWN["refused-503"], random.Random(1), 1), "one")
+        assert outcome.good, str(outcome)
+        assert outcome.judgement.deliveries >= 10 * len(stage.tabs), "said while it was refused"
+        cursor = stage.tabs[0].last_id
+        assert stage.story.number(0, cursor) > 0, f"the kit knows what nchan calls {cursor}"
+
+
+def test_peers_have_what_can_be_done_to_any_relay():
+    names = {one.name for one in chosen(KNOWN)}
+    assert {"cut", "road-half-open", "clients-lost", "relay-killed", "clock-back"} < names
+    assert not {"redis-full", "rolling-kill", "log-full", "dns-gone"} & names

@@ -104,3 +104,17 @@ def test_it_measures_silence_between_events_and_delay_since_they_were_said():
     judged = judge([one], SAID)
     assert judged.longest_silence_s == 2.25
     assert judged.delays_s == (6.0, 6.75, 6.75)
+
+
+def test_a_wait_is_no_longer_than_something_had_been_said():
+    """The judge's own pauses, and a library's, are no relay's."""
+    said = [[1.0, 2.0, 30.0, 30.5]]
+    times_s = array("d", [1.1, 2.1, 30.2, 33.0])
+    crowd = Diary(0, numbers=array("q", [1, 2, 3, 4]), times_s=times_s)
+    assert judge([crowd], said).crowd_wait_s == pytest.approx(2.5)
+    lossy = Diary(0, numbers=array("q", [1, 4]), times_s=array("d", [1.1, 33.0]))
+    assert judge([lossy], said).crowd_wait_s == pytest.approx(31.0), "2 was said at 2"
+    late = Diary(0, numbers=array("q", [1, 2, 3, 4]), times_s=array("d", [9.0, 9.5, 31.0, 31.0]))
+    assert judge([late], said).crowd_wait_s == pytest.approx(1.0), "what it came in with is no wait"
+    real = Diary(0, "curl", numbers=array("q", [1, 4]), times_s=array("d", [1.1, 33.0]))
+    assert judge([crowd, real], said).crowd_wait_s == pytest.approx(2.5)

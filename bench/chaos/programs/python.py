@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 _RETRY_S = 0.2
+_READ_BYTES = 65_536
 # No silence is this long: the relay's heartbeat comes sooner.
 _SILENCE_S = 5
 
@@ -74,7 +75,9 @@ def use_sseclient(url: str, notes: Notes) -> None:
 
     with requests.get(url, headers=notes.headers, stream=True, timeout=_SILENCE_S) as response:
         response.raise_for_status()
-        for event in sseclient.SSEClient(response).events():
+        # What has come, not the next 128 bytes: a stream without chunks would keep its last event.
+        came = iter(lambda: response.raw.read1(_READ_BYTES), b"")
+        for event in sseclient.SSEClient(came).events():
             notes.take(event.id, event.event, event.data)
 
 
