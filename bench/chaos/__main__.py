@@ -1,25 +1,29 @@
 """The chaos kit: what an SSE relay loses, repeats or reorders when things break.
 
 Without arguments a short run of fixed seed on this relay, as `make test` has it; with --minutes a
-long one, which writes bench/results/chaos.json and docs/reliability.md.
+long one, which writes bench/results/chaos.json and docs/reliability.md. With --url on a deployment
+of yours, which reads its own upstream, or the kit's with --upstream-port. Exit codes: 0 all was as
+promised, 1 it was not or could not be played, 2 wrong usage, 3 no verdict: nothing was said.
 """
 
 import argparse
+import math
 import os
 import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
-from bench.chaos import foreign, plan, record, runner
+from bench.chaos import foreign, observe, observed, plan, record, runner
 from bench.chaos.foreign import Deployment, ForeignStage
 from bench.chaos.long import run_long
 from bench.chaos.peers import run_peers
 from bench.chaos.report import write_document
-from bench.chaos.stage import LARGE, SMALL, Setting, Stage
+from bench.chaos.stage import LARGE, SMALL, Setting, Size, Stage
 from bench.machine import BenchError
 
 # So many random schedules of a short run on each stage; on two busy cores it takes half a minute.
@@ -35,15 +39,36 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--large", action="store_true", help="1000 clients on 200 feeds")
     parser.add_argument("--peers", action="store_true", help="the peers' table, and the document")
     parser.add_argument("--report", action="store_true", help="only write the document again")
-    parser.add_argument("--url", help="a stream of a deployment of yours, whose relay reads ours")
+    parser.add_argument("--url", help="a stream of a deployment of yours: clients and judge only")
     parser.add_argument(
-        "--header", action="append", default=[], help="with --url: 'name: value' that clients send"
+        "--header",
+        action="append",
+        default=[],
+        help="with --url: 'name: value' that clients send; the value may be env:NAME or file:PATH, "
+        "since everybody on a machine may read arguments",
     )
-    parser.add_argument("--query", default="", help="with --url: key=value for EventSource")
-    parser.add_argument("--upstream-host", default="127.0.0.1", help="with --url: where we listen")
-    parser.add_argument("--upstream-port", type=int, default=0)
+    parser.add_argument(
+        "--query", default="", help="with --url: key=value, the same, for EventSource"
+    )
+    parser.add_argument("--clients", type=int, default=foreign.SIZE.tabs, help="with --url")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=observed.PATIENCE_S,
+        help="with --url: seconds within which something must be said",
+    )
+    parser.add_argument(
+        "--upstream-port",
+        type=int,
+        help="with --url: your relay reads the kit's upstream, which listens here (0: any port)",
+    )
+    parser.add_argument("--upstream-host", default="127.0.0.1", help="and on this address")
     parser.add_argument("--to", type=Path, default=record.LONG, help="results of a long run")
     asked = parser.parse_args()
+    if asked.url is not None and (wrong := foreign.mistake(asked.url)):
+        parser.error(f"--url {wrong}")
+    if asked.clients < 1 or not 0 < asked.patience < math.inf:
+        parser.error("--clients and --patience are above 0")
     known = plan.scenarios()
     unknown = set(asked.scenario) - set(known) - {"all"}
     if unknown:
@@ -59,12 +84,26 @@ async def _play(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> bo
     return good
 
 
+def _deployment(asked: argparse.Namespace) -> Deployment:
+    headers, query = foreign.headers_of(asked.header), foreign.query_of(asked.query)
+    return Deployment(asked.url, headers, query, asked.upstream_host, asked.upstream_port or 0)
+
+
+def _size(asked: argparse.Namespace) -> Size:
+    return replace(foreign.SIZE, tabs=asked.clients)
+
+
+async def _observe(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> int:
+    stage = observed.ObservedStage(
+        _deployment(asked), asked.seed, size=_size(asked), patience_s=asked.patience
+    )
+    return await observe.observe(stage, scenarios, asked.seed)
+
+
 async def _play_foreign(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> bool:
     """One after the other, each on what the one before has left."""
-    headers = dict(line.split(": ", 1) for line in asked.header)
-    where = Deployment(asked.url, headers, asked.query, asked.upstream_host, asked.upstream_port)
     good = True
-    async with ForeignStage(where, asked.seed) as stage:
+    async with ForeignStage(_deployment(asked), asked.seed, size=_size(asked)) as stage:
         await stage.opened()
         for one in scenarios:
             episode = plan.alone(one, random.Random(f"{asked.seed}:{one.name}"), 1)
@@ -114,8 +153,12 @@ def main() -> int:
             record.save(record.PEERS, uvloop.run(run_peers(known, asked.seed)))
             write_document()
             good = True
+        elif asked.url and asked.upstream_port is None:
+            names = known if "all" in asked.scenario else asked.scenario or known
+            chosen = [one for name in names if (one := observe.observable(known[name]))]
+            return uvloop.run(_observe(chosen, asked))
         elif asked.url:
-            names = asked.scenario or known
+            names = known if "all" in asked.scenario else asked.scenario or known
             chosen = [known[name] for name in names if foreign.reaches(known[name])]
             good = uvloop.run(_play_foreign(chosen, asked))
         elif asked.scenario:
