@@ -132,6 +132,31 @@ async def _short(known: dict[str, plan.Scenario], seed: int) -> bool:
     return good
 
 
+def _run(asked: argparse.Namespace, known: dict[str, plan.Scenario]) -> int:
+    """What was asked for; the exit code. Raises BenchError."""
+    names = known if "all" in asked.scenario else asked.scenario
+    if asked.url and asked.upstream_port is None:
+        parts = [observe.observable(known[name]) for name in names or known]
+        return uvloop.run(_observe([one for one in parts if one], asked))
+    good = True
+    if asked.minutes is not None:
+        good = uvloop.run(run_long(known, asked.minutes, asked.seed, asked.to))
+        if asked.to == record.LONG:
+            write_document()
+    elif asked.peers:
+        record.save(record.PEERS, uvloop.run(run_peers(known, asked.seed)))
+        write_document()
+    elif asked.url:
+        chosen = [known[name] for name in names or known if foreign.reaches(known[name])]
+        good = uvloop.run(_play_foreign(chosen, asked))
+    elif names:
+        good = uvloop.run(_play([known[name] for name in names], asked))
+    else:
+        good = uvloop.run(_short(known, asked.seed))
+    print("as promised" if good else "NOT as promised")
+    return 0 if good else 1
+
+
 def main() -> int:
     """The command: exit code 0 if all was as promised."""
     asked = _arguments()
@@ -145,32 +170,12 @@ def main() -> int:
         write_document()
         return 0
     try:
-        if asked.minutes is not None:
-            good = uvloop.run(run_long(known, asked.minutes, asked.seed, asked.to))
-            if asked.to == record.LONG:
-                write_document()
-        elif asked.peers:
-            record.save(record.PEERS, uvloop.run(run_peers(known, asked.seed)))
-            write_document()
-            good = True
-        elif asked.url and asked.upstream_port is None:
-            names = known if "all" in asked.scenario else asked.scenario or known
-            chosen = [one for name in names if (one := observe.observable(known[name]))]
-            return uvloop.run(_observe(chosen, asked))
-        elif asked.url:
-            names = known if "all" in asked.scenario else asked.scenario or known
-            chosen = [known[name] for name in names if foreign.reaches(known[name])]
-            good = uvloop.run(_play_foreign(chosen, asked))
-        elif asked.scenario:
-            names = known if "all" in asked.scenario else asked.scenario
-            good = uvloop.run(_play([known[name] for name in names], asked))
-        else:
-            good = uvloop.run(_short(known, asked.seed))
+        return _run(asked, known)
+    except KeyboardInterrupt:
+        print("chaos: interrupted", file=sys.stderr)
     except BenchError as error:
         print(f"chaos: {error}", file=sys.stderr)
-        return 1
-    print("as promised" if good else "NOT as promised")
-    return 0 if good else 1
+    return 1
 
 
 if __name__ == "__main__":

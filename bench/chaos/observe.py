@@ -57,20 +57,21 @@ class Run:
             except TimeoutError as error:
                 failed = str(error).strip()
             await self.turn_page(failed)
+            await self._stage.begin_again()
 
     async def interrupt(self) -> None:
         """Judge what there is by now."""
         for road in (*self._stage.fronts, *self._stage.reader_roads):
             road.heal()
             await road.start()
-        if self.left:
+        if self.left and self._begun_s:
             await self.turn_page("", interrupted=True)
 
     async def turn_page(self, failed: str, *, interrupted: bool = False) -> None:
         """Judge what came of a scenario, and say so."""
         refused = self._stage.refused()
         judgement = await self._stage.turn_page(interrupted=interrupted)
-        name = self.left.pop(0)
+        name = self.left[0] if interrupted else self.left.pop(0)
         if judgement is None and not failed:
             self._quiet.append(name)
             print(f"--  yours {name}: nothing was said{refused}", flush=True)
@@ -89,6 +90,8 @@ class Run:
         said = len(chronicle.said[ALL])
         if self._bad:
             return BAD, "NOT as promised"
+        if not self._judged and self._stage.heard:
+            return NO_VERDICT, "nothing was played: no verdict"
         if not self._judged:
             return NO_VERDICT, "nothing was said: no verdict"
         if chronicle.nameless == said:

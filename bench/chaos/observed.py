@@ -8,10 +8,11 @@ them.
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -98,11 +99,11 @@ class ObservedStage(ForeignStage):
                 f"only {there} of {len(crowd)} clients could open the stream{self.refused()}"
             ) from None
         with suppress(TimeoutError):
-            await self.wait_for(lambda: self._heard, "", self.patience_s)
-            self.kinds |= {self.sightings.kinds[seen] for seen in self._heard}
-            await self._open_readers()
+            await self.wait_for(lambda: self.heard, "", self.patience_s)
+            self.kinds |= {self.sightings.kinds[seen] for seen in self.heard}
+            await _to_its_end(self._open_readers())
             await self.wait_for(self._all_in, "", self.patience_s)
-        return bool(self._heard)
+        return bool(self.heard)
 
     @property
     def _clients(self) -> "list[Tab | Reader]":
@@ -113,7 +114,7 @@ class ObservedStage(ForeignStage):
         return [client.diary for client in self._clients]
 
     @property
-    def _heard(self) -> "Sequence[int]":
+    def heard(self) -> "Sequence[int]":
         """By the first witness, since the last page."""
         return self.witnesses[0].diary.numbers
 
@@ -131,10 +132,10 @@ class ObservedStage(ForeignStage):
         None if that is nothing. Who has not got it after long has lost it, unless it was
         interrupted.
         """
-        heard = len(self._heard)
+        heard = len(self.heard)
         if not interrupted:
             with suppress(TimeoutError):
-                await self.wait_for(lambda: len(self._heard) > heard, "", self.patience_s)
+                await self.wait_for(lambda: len(self.heard) > heard, "", self.patience_s)
         # Who sits on a dead connection finds it out by its silence, and then lacks what was said
         # in the meantime: that belongs to this page, too.
         patience_s = _INTERRUPTED_S if interrupted else self.patience_s + self.size.silence_s
@@ -150,9 +151,13 @@ class ObservedStage(ForeignStage):
         pages = [self.chronicle.page(tab.diary) for tab in (*self.witnesses, *self.tabs)]
         for reader, road in zip(self.readers, self.reader_roads, strict=True):
             pages.append(self._reader_page(reader, road))
-            if reader.diary.gone and not interrupted:
-                await reader.begin_again()
         return judge(pages, self.chronicle.said) if said else None
+
+    async def begin_again(self) -> None:
+        """Run those anew that have given up."""
+        for reader in self.readers:
+            if reader.diary.gone:
+                await _to_its_end(reader.begin_again())
 
     def _reader_page(self, reader: Reader, road: Road) -> Diary:
         """Its road has seen with which cursors it came back."""
@@ -169,31 +174,43 @@ class ObservedStage(ForeignStage):
 
     def _mark(self) -> int:
         """Up to where the witness's diary is judged: an event that can't be taken for another."""
-        often = Counter(self._heard)
-        for at in range(len(self._heard), 0, -1):
-            seen = self._heard[at - 1]
+        often = Counter(self.heard)
+        for at in range(len(self.heard), 0, -1):
+            seen = self.heard[at - 1]
             if often[seen] == 1 or self.sightings.events[seen][0]:
                 return at
-        return len(self._heard)
+        return len(self.heard)
 
     def _up_to_date(self, mark: int) -> list[bool]:
         """Which clients have the last event before a mark, of the types that they hear, or any
         after it; who has given up has all that it will have.
         """
         late = [self._late(mark, set(self.sightings.kinds)), self._late(mark, self.kinds)]
-        content = self.sightings.events
         return [
             client.given_up
             or not late[client.diary.feed]
-            or any(content[seen][1] in late[client.diary.feed] for seen in _recent(client.diary))
+            or self.sightings.share(_recent(client.diary), late[client.diary.feed])
             for client in self._clients
         ]
 
-    def _late(self, mark: int, kinds: set[str]) -> set[bytes]:
-        events, all_kinds = self.sightings.events, self.sightings.kinds
-        last = next((seen for seen in self._heard[:mark][::-1] if all_kinds[seen] in kinds), None)
-        since = [] if last is None else [last, *self._heard[mark:]]
-        return {events[seen][1] for seen in since}
+    def _late(self, mark: int, kinds: set[str]) -> list[int]:
+        all_kinds = self.sightings.kinds
+        last = next((seen for seen in self.heard[:mark][::-1] if all_kinds[seen] in kinds), None)
+        return [] if last is None else [last, *self.heard[mark:]]
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Half a browser can't be ended in good order: whoever cancels this waits for it. Ctrl-C may
+    have reached its driver, too, which then fails.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        with suppress(Exception):
+            task.result()
+        raise
 
 
 def _recent(diary: Diary) -> Sequence[int]:

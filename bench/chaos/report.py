@@ -24,7 +24,8 @@ $ make chaos                         # short, always the same schedules; `make t
 $ make chaos SCENARIO='cut amnesia'  # some, each alone; SCENARIO=all, or `python -m bench.chaos --list` for their names
 $ make chaos MINUTES=60 SEED=7       # a long run: writes this document
 $ make chaos-peers                   # the same faults on nchan, nginx and aiohttp-sse
-$ .venv/bin/python -m bench.chaos --url https://relay.example/api/desktops/stream --header 'x-api-key: …'    # on yours
+$ KEY=… .venv/bin/python -m bench.chaos --url https://relay.example/api/desktops/stream \\
+    --header 'x-api-key: env:KEY' --query apiKey=env:KEY    # on yours, as it stands: see below
 ```
 
 **How.** An upstream numbers its events; every client writes down each number that it gets, and when. Roads between upstream and
@@ -56,6 +57,28 @@ _PROMISES = """## What is promised
 * Delay: a dead connection is found by silence (`upstream.idle_timeout`), a killed owner's lease runs out (`redis.lease_ttl`). Nothing is lost meanwhile, only late.
 """
 
+_YOURS = """## On a deployment of yours
+
+`--url` alone brings clients and a judge to a relay that reads its real upstream: any SSE server, not this relay only. Twenty lean clients
+(`--clients`) and every library that is here stay on one stream by roads that are reset, cut anywhere, parted, broken into pieces, that carry nothing any
+more, and on which nobody reads; nothing else is touched, least of all your upstream. Two more clients on a road that nothing touches are the
+witnesses: what they got was said, and every diary is held against theirs. Delay is measured against them, too.
+
+* **The credential** goes to that address and nowhere else: no redirect takes it along, and it is never printed. `env:NAME` and `file:PATH` in place of a value keep it out
+  of the list of processes. Chromium and undici can't send headers; without `--query` they stay out.
+* **Quiet streams do not pass.** Something has to be said after each fault, within `--patience` (60 s); else there is *no verdict*.
+* **Ids.** An event is known by its id and a hash of its data; `<id>~lbr<n>` is an id like any. Without ids a client can't say where it was, so what falls between two of its connections
+  can't be judged, and of a text that comes twice without an id nobody can tell whether it was said or sent twice. Both are said, and a stream without
+  any id gets no verdict.
+* **What it can't see**: what upstream said and no client got; an order that the relay mixed up for all alike; events of types that were first heard after
+  Chromium, `eventsource` and undici had been started, for these three.
+* A gap that is told is as promised, and counted: whether your upstream could have spared it nobody here knows.
+* Limits count: 31 clients that come back together are that many connects (`limits.connects_per_minute`). Refusals are counted beside the outcome.
+* Exit codes: 0 as promised, 1 not, 2 wrong usage, 3 no verdict. Ctrl-C prints the verdict so far. `SSL_CERT_FILE` names an authority of your own.
+
+With `--upstream-port` it is the other way round: your relay reads the kit's numbered upstream, which then breaks, too.
+"""
+
 
 def write_document() -> None:
     """Write it anew."""
@@ -66,6 +89,7 @@ def write_document() -> None:
     lines += [*_alone(said), *_mixed(said), *_flat(said), *_libraries(said)]
     if record.PEERS.exists():
         lines += _peers(record.load(record.PEERS))
+    lines.append(f"\n{_YOURS}")
     DOCUMENT.write_text("\n".join(lines).rstrip() + "\n")
 
 

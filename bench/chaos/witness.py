@@ -56,6 +56,17 @@ class Sightings:
         event_id = self.events[number][0]
         return not event_id or event_id.startswith("~lbr")
 
+    def share(self, some: Sequence[int], others: Sequence[int]) -> bool:
+        """Whether any event of the one is one of the other's, by whatever id."""
+        same = {*others, *(self.events[one][1] for one in others if self.loose(one))}
+        alike = {self.events[one][1] for one in others}
+        return any(
+            one in same
+            or self.events[one][1] in same
+            or (self.loose(one) and self.events[one][1] in alike)
+            for one in some
+        )
+
 
 class Chronicle:
     """The story so far, page by page. `said` is as `judge` wants it."""
