@@ -68,9 +68,13 @@ def use_requests(url: str, notes: Notes) -> None:
         url, headers=notes.headers, stream=True, timeout=_SILENCE_S, allow_redirects=False
     ) as response:
         response.raise_for_status()
-        # By lines as they come: the default waits for 512 bytes.
-        for line in response.iter_lines(chunk_size=1, decode_unicode=False):
-            lines.take(line.decode())
+        # Byte by byte: `iter_lines` waits for 512, or takes CR LF in two chunks for two ends.
+        line = bytearray()
+        for byte in response.iter_content(chunk_size=1):
+            line += byte
+            if byte == b"\n":
+                lines.take(line.decode().rstrip("\r\n"))
+                line.clear()
 
 
 def use_sseclient(url: str, notes: Notes) -> None:
