@@ -11,6 +11,7 @@ relay, its peers and a deployment of yours.
     crowd, library          a thousand lean clients; real ones, run by programs/
     judge                   each client's diary held against the story
     peers, peer, foreign    the same on others, and what reads for those that can't
+    observe(d), witness     on a deployment that reads its own upstream; `look` at it first
     long, record, report    long runs, their results, docs/reliability.md
     tools.sh                the npm clients
 """

@@ -1,20 +1,24 @@
 """The chaos kit: what an SSE relay loses, repeats or reorders when things break.
 
 Without arguments a short run of fixed seed on this relay, as `make test` has it; with --minutes a
-long one, which writes bench/results/chaos.json and docs/reliability.md.
+long one, which writes bench/results/chaos.json and docs/reliability.md. With --url on a deployment
+of yours, which reads its own upstream, or the kit's with --upstream-port. Exit codes: 0 all was as
+promised, 1 it was not or could not be played, 2 wrong usage, 3 no verdict: nothing was said.
 """
 
 import argparse
+import math
 import os
 import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
-from bench.chaos import foreign, plan, record, runner
+from bench.chaos import foreign, observe, observed, plan, record, runner
 from bench.chaos.foreign import Deployment, ForeignStage
 from bench.chaos.long import run_long
 from bench.chaos.peers import run_peers, with_rows
@@ -42,15 +46,36 @@ def _arguments() -> argparse.Namespace:
         help="the peers' table, and the document; with scenarios only these rows of it anew",
     )
     parser.add_argument("--report", action="store_true", help="only write the document again")
-    parser.add_argument("--url", help="a stream of a deployment of yours, whose relay reads ours")
+    parser.add_argument("--url", help="a stream of a deployment of yours: clients and judge only")
     parser.add_argument(
-        "--header", action="append", default=[], help="with --url: 'name: value' that clients send"
+        "--header",
+        action="append",
+        default=[],
+        help="with --url: 'name: value' that clients send; the value may be env:NAME or file:PATH, "
+        "since everybody on a machine may read arguments",
     )
-    parser.add_argument("--query", default="", help="with --url: key=value for EventSource")
-    parser.add_argument("--upstream-host", default="127.0.0.1", help="with --url: where we listen")
-    parser.add_argument("--upstream-port", type=int, default=0)
+    parser.add_argument(
+        "--query", default="", help="with --url: key=value, the same, for EventSource"
+    )
+    parser.add_argument("--clients", type=int, default=foreign.SIZE.tabs, help="with --url")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=observed.PATIENCE_S,
+        help="with --url: seconds within which something must be said",
+    )
+    parser.add_argument(
+        "--upstream-port",
+        type=int,
+        help="with --url: your relay reads the kit's upstream, which listens here (0: any port)",
+    )
+    parser.add_argument("--upstream-host", default="127.0.0.1", help="and on this address")
     parser.add_argument("--to", type=Path, default=record.LONG, help="results of a long run")
     asked = parser.parse_args()
+    if asked.url is not None and (wrong := foreign.mistake(asked.url)):
+        parser.error(f"--url {wrong}")
+    if asked.clients < 1 or not 0 < asked.patience < math.inf:
+        parser.error("--clients and --patience are above 0")
     known = plan.scenarios()
     unknown = set(asked.scenario) - set(known) - {"all"}
     if unknown:
@@ -66,12 +91,26 @@ async def _play(scenarios: list[plan.Scenario], size: Size, seed: int) -> bool:
     return good
 
 
+def _deployment(asked: argparse.Namespace) -> Deployment:
+    headers, query = foreign.headers_of(asked.header), foreign.query_of(asked.query)
+    return Deployment(asked.url, headers, query, asked.upstream_host, asked.upstream_port or 0)
+
+
+def _size(asked: argparse.Namespace) -> Size:
+    return replace(foreign.SIZE, tabs=asked.clients)
+
+
+async def _observe(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> int:
+    stage = observed.ObservedStage(
+        _deployment(asked), asked.seed, size=_size(asked), patience_s=asked.patience
+    )
+    return await observe.observe(stage, scenarios, asked.seed)
+
+
 async def _play_foreign(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> bool:
     """One after the other, each on what the one before has left."""
-    headers = dict(line.split(": ", 1) for line in asked.header)
-    where = Deployment(asked.url, headers, asked.query, asked.upstream_host, asked.upstream_port)
     good = True
-    async with ForeignStage(where, asked.seed) as stage:
+    async with ForeignStage(_deployment(asked), asked.seed, size=_size(asked)) as stage:
         await stage.opened()
         for one in scenarios:
             episode = plan.alone(one, random.Random(f"{asked.seed}:{one.name}"), 1)
@@ -100,6 +139,33 @@ async def _short(known: dict[str, plan.Scenario], seed: int) -> bool:
     return good
 
 
+def _run(asked: argparse.Namespace, known: dict[str, plan.Scenario]) -> int:
+    """What was asked for; the exit code. Raises BenchError."""
+    names = known if "all" in asked.scenario else asked.scenario
+    if asked.url and asked.upstream_port is None:
+        parts = [observe.observable(known[name]) for name in names or known]
+        return uvloop.run(_observe([one for one in parts if one], asked))
+    good = True
+    if asked.minutes is not None:
+        good = uvloop.run(run_long(known, asked.minutes, asked.seed, asked.to))
+        if asked.to == record.LONG:
+            write_document()
+    elif asked.peers:
+        said = uvloop.run(run_peers({name: known[name] for name in names or known}, asked.seed))
+        record.save(record.PEERS, with_rows(record.load(record.PEERS), said) if names else said)
+        write_document()
+    elif asked.url:
+        chosen = [known[name] for name in names or known if foreign.reaches(known[name])]
+        good = uvloop.run(_play_foreign(chosen, asked))
+    elif names:
+        size = LARGE if asked.large else SMALL
+        good = uvloop.run(_play([known[name] for name in names], size, asked.seed))
+    else:
+        good = uvloop.run(_short(known, asked.seed))
+    print("as promised" if good else "NOT as promised")
+    return 0 if good else 1
+
+
 def main() -> int:
     """The command: exit code 0 if all was as promised."""
     asked = _arguments()
@@ -113,31 +179,12 @@ def main() -> int:
         write_document()
         return 0
     try:
-        if asked.minutes is not None:
-            good = uvloop.run(run_long(known, asked.minutes, asked.seed, asked.to))
-            if asked.to == record.LONG:
-                write_document()
-        elif asked.peers:
-            some = {name: known[name] for name in asked.scenario if name in known}
-            said = uvloop.run(run_peers(some or known, asked.seed))
-            record.save(record.PEERS, with_rows(record.load(record.PEERS), said) if some else said)
-            write_document()
-            good = True
-        elif asked.url:
-            names = asked.scenario or known
-            chosen = [known[name] for name in names if foreign.reaches(known[name])]
-            good = uvloop.run(_play_foreign(chosen, asked))
-        elif asked.scenario:
-            names = known if "all" in asked.scenario else asked.scenario
-            size = LARGE if asked.large else SMALL
-            good = uvloop.run(_play([known[name] for name in names], size, asked.seed))
-        else:
-            good = uvloop.run(_short(known, asked.seed))
+        return _run(asked, known)
+    except KeyboardInterrupt:
+        print("chaos: interrupted", file=sys.stderr)
     except BenchError as error:
         print(f"chaos: {error}", file=sys.stderr)
-        return 1
-    print("as promised" if good else "NOT as promised")
-    return 0 if good else 1
+    return 1
 
 
 if __name__ == "__main__":

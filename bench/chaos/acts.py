@@ -238,10 +238,9 @@ async def make_good(stage: Stage) -> None:
     """
     await _up(stage)
     _clear(stage)
-    for road in (stage.road, *_client_roads(stage), *stage.redis_roads):
+    for road in (stage.road, *stage.redis_roads):
         road.heal()
         await road.start()
-    _thaw(stage)
     if stage.certificate is not None:
         stage.certificate.renew()
     if stage.redis is not None:
@@ -254,6 +253,15 @@ async def make_good(stage: Stage) -> None:
         relay.free()
         relay.signal(signal.SIGCONT)
         await _start_relay(stage, str(number))
+    await make_clients_good(stage)
+
+
+async def make_clients_good(stage: Stage) -> None:
+    """The same for what was done to the clients alone."""
+    for road in _client_roads(stage):
+        road.heal()
+        await road.start()
+    _thaw(stage)
     await stage.wait_for(lambda: all(tab.open for tab in stage.tabs), "every client streams")
     if stage.redis is not None:
         await stage.together()

@@ -20,12 +20,38 @@ _ANSWER_S = 3.0
 Heard = Callable[[int, str, int], None]  # on a feed, by that id, the event of that number
 
 
-class Parser:
-    """Bytes of an event stream become (id, type, data), by the letter of the HTML standard."""
+# Of an event's id, type and data the number that it has in a diary. Raises ValueError, KeyError,
+# TypeError or AttributeError for what belongs into none.
+Number = Callable[[str, str, str], int]
 
-    def __init__(self) -> None:
+
+def number_of(_id: str, kind: str, text: str) -> int:
+    """`n`, as the kit's upstream says it: in the payload where there is one."""
+    if kind != "message":
+        raise ValueError(kind)
+    said = json.loads(text)
+    return int(said.get("payload", said)["n"])
+
+
+def write_down(
+    diary: Diary, number: Number, event_id: str, kind: str, text: str, at_s: float
+) -> None:
+    """What a client has read, into its diary."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # not of this story
+        if kind == "relay.gap":
+            diary.gap(str(json.loads(text)["payload"]["cause"]))
+        else:
+            diary.note(number(event_id, kind, text), at_s)
+
+
+class Parser:
+    """Bytes of an event stream become (id, type, data), by the letter of the HTML standard; the id
+    of the connection before goes on to hold, as browsers have it.
+    """
+
+    def __init__(self, last_id: str = "") -> None:
         self._rest = b""
-        self.last_id = ""
+        self.last_id = last_id
 
     def feed(self, data: bytes) -> list[tuple[str, str, str]]:
         text = self._rest + data
@@ -64,7 +90,7 @@ class _Reading(asyncio.Protocol):
         self._request = request
         self._rest = b""
         self._chunked = False
-        self._parser = Parser()
+        self._parser = Parser(tab.last_id)
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -117,15 +143,17 @@ class _Reading(asyncio.Protocol):
 @dataclass(frozen=True, slots=True)
 class Errand:
     """What a client asks for, and how it behaves: `retry_s` before it comes back, `silence_s` after
-    which it gives a connection up (heartbeats count as life).
+    which it gives a connection up (heartbeats count as life), `answer_s` for headers to come.
     """
 
     feed: int
     path: str
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     host: str = "127.0.0.1"
     retry_s: float = 0.05
     silence_s: float = 0.0
+    answer_s: float = _ANSWER_S
+    number: Number = number_of
 
 
 class Tab:
@@ -169,13 +197,10 @@ class Tab:
     def take(self, event_id: str, kind: str, text: str) -> None:
         """What its connection has read."""
         self.last_id = event_id
-        if kind == "message":
-            with suppress(ValueError, KeyError, TypeError, AttributeError):  # not of this story
-                self.diary.note(number := number_of(text), time.time())
-                if self._heard:
-                    self._heard(self.diary.feed, event_id, number)
-        elif kind == "relay.gap":
-            self.diary.gap(json.loads(text)["payload"]["cause"])
+        known = len(self.diary.numbers)
+        write_down(self.diary, self._errand.number, event_id, kind, text, time.time())
+        if self._heard and len(self.diary.numbers) > known:
+            self._heard(self.diary.feed, event_id, self.diary.numbers[-1])
 
     def freeze(self) -> None:
         """Stop reading, as a laptop that sleeps does; the kernel's buffers fill."""
@@ -202,12 +227,12 @@ class Tab:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = f"GET {errand.path} HTTP/1.1\r\n{lines}\r\n".encode()
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(errand.answer_s):
             _, reading = await loop.create_connection(
                 lambda: _Reading(self, request), "127.0.0.1", self.port
             )
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(errand.answer_s):
                 await reading.answered
             if reading.status == 200:
                 self._reading = reading
@@ -230,9 +255,3 @@ class Tab:
             await asyncio.wait(
                 [reading.ended], timeout=patience_s - waited_s if patience_s else None
             )
-
-
-def number_of(text: str) -> int:
-    """An event's number: `n`, in its payload where it has one."""
-    said = json.loads(text)
-    return int(said.get("payload", said)["n"])

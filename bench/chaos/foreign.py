@@ -1,19 +1,25 @@
 """A deployment of yours: clients and judge against its address, through a road of the kit's.
 
-Its relay must read the kit's upstream, which numbers what it says; what can be done to it from
-outside is done: to the upstream, and to the clients' road.
+Here its relay reads the kit's upstream, which numbers what it says; what can be done to it from
+outside is done: to the upstream, and to the clients' road. `observe` leaves it its own upstream.
 """
 
+import os
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.chaos.crowd import Errand
 from bench.chaos.library import Target
 from bench.chaos.plan import Scenario
 from bench.chaos.road import Road
 from bench.chaos.stage import Setting, Size, Stage
+from bench.machine import BenchError
 
+# What is far away, and asks others first, may take its time.
+ANSWER_S = 15.0
 SIZE = Size(feeds=1, tabs=20, rate=5.0, retry_s=1.0, silence_s=45.0)
 _REACHED = {"upstream", "clients"}
 
@@ -22,9 +28,9 @@ _REACHED = {"upstream", "clients"}
 class Deployment:
     """Where it is, what clients show it, and where the kit's upstream listens for it."""
 
-    url: str
-    headers: Mapping[str, str]
-    query: str  # a credential for clients that can't send headers
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    query: str = field(repr=False)  # a credential for clients that can't send headers
     upstream_host: str = "127.0.0.1"
     upstream_port: int = 0
 
@@ -32,8 +38,10 @@ class Deployment:
 class ForeignStage(Stage):
     """A stage whose relay is somebody else's, and somewhere else."""
 
-    def __init__(self, deployment: Deployment, seed: int, *, libraries: bool = True) -> None:
-        super().__init__(SIZE, Setting(libraries=libraries), seed)
+    def __init__(
+        self, deployment: Deployment, seed: int, *, size: Size = SIZE, libraries: bool = True
+    ) -> None:
+        super().__init__(size, Setting(libraries=libraries), seed)
         self._deployment = deployment
 
     async def _start_upstream(self) -> None:
@@ -65,10 +73,74 @@ class ForeignStage(Stage):
     def _target(self, feed: int) -> Target:
         where = urlsplit(self._deployment.url)
         path = f"{where.path or '/'}{'?' if where.query else ''}{where.query}"
-        return Target(feed, path, dict(self._deployment.headers), self._deployment.query)
+        target = Target(feed, path, dict(self._deployment.headers), self._deployment.query)
+        # Nobody comes without a credential where there is one.
+        return target if target.headers else replace(target, path=target.path_with_key, query="")
+
+    def _errand(self, feed: int) -> Errand:
+        return replace(super()._errand(feed), answer_s=ANSWER_S)
+
+    def _log(self, _name: str) -> Path:
+        """Nowhere: what programs complain of may have the address in it, and so a credential."""
+        return Path(os.devnull)
 
 
 def reaches(scenario: Scenario) -> bool:
     """Whether a scenario can be played on a deployment that is reached from outside only."""
     steps = (step.split()[1] for step in scenario.steps)
     return set(steps) <= _REACHED and not (scenario.log or scenario.tls or scenario.settings)
+
+
+def mistake(url: str) -> str:
+    """What is wrong with an address; empty if nothing is. It is not repeated: it may hold a
+    credential.
+    """
+    try:
+        where = urlsplit(url)
+        _ = where.port
+    except ValueError:
+        return "is no address"
+    if where.scheme not in {"http", "https"} or not where.hostname:
+        return "must begin with http:// or https:// and a host"
+    if "@" in where.netloc:
+        return "must not have a credential before the host: give it as --header"
+    return "" if url.isascii() and " " not in url else "must be written as a client sends it"
+
+
+def headers_of(lines: Iterable[str]) -> dict[str, str]:
+    """Of `name: value`, where the value may be `env:NAME` or `file:PATH`: arguments are read by
+    everybody on a machine. Raises BenchError, which tells no value.
+    """
+    headers = {}
+    for number, line in enumerate(lines, 1):
+        name, colon, value = line.partition(":")
+        if not (colon and name.strip()) or not value.strip():
+            raise BenchError(f"--header number {number} is not 'name: value'")
+        headers[name.strip()] = secret(value.strip())
+    return headers
+
+
+def query_of(text: str) -> str:
+    """Of `key=value`, the same. Raises BenchError."""
+    key, equals, value = text.partition("=")
+    if text and not (key and equals and value):
+        raise BenchError("--query is not 'key=value'")
+    return f"{key}={secret(value)}" if text else ""
+
+
+def secret(text: str) -> str:
+    """A value, or what `env:NAME` or `file:PATH` holds. Raises BenchError, which does not tell."""
+    kind, _, where = text.partition(":")
+    if kind == "env":
+        text = os.environ.get(where, "")
+        if not text:
+            raise BenchError(f"the environment has no {where}")
+    elif kind == "file":
+        try:
+            text = Path(where).read_text().strip()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise BenchError(f"can't read {where}: {why}") from None
+    if not (text.isascii() and text.isprintable() and text):
+        raise BenchError("a header's or a query's value is empty, or has signs that neither takes")
+    return text

@@ -14,15 +14,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.chaos.crowd import Number, number_of, write_down
 from bench.chaos.judge import Diary, judge_one
 from bench.chaos.road import Road
 from bench.chaos.story import Story
 
 # Every loop and every library that comes back asks again sooner.
 _GIVEN_UP_S = 8.0
+# A line is an event as JSON: a relay lets 1 MiB through, and of that each byte may be escaped.
+_LINE_BYTES = 8 << 20
 _HERE = Path(__file__).parent / "programs"
 _NODE = Path(__file__).parents[1] / ".cache" / "chaos"
 # Chromium as root, in a container, and with nothing on its mind.
@@ -32,27 +35,34 @@ _CHROMIUM = (
 )
 _PAGE = """<!doctype html><title>chaos</title><link rel="icon" href="data:,"><script>
 let lastId = '', source;
-function open(url) {
+function open([url, kinds]) {
   const place = new URL(url, location);
   if (lastId) place.searchParams.set('lastEventId', lastId);
   source = new EventSource(place);
-  for (const kind of ['message', 'relay.gap']) source.addEventListener(kind, (event) => {
+  for (const kind of kinds) source.addEventListener(kind, (event) => {
     lastId = event.lastEventId || lastId;
-    take(kind, event.data, Date.now());
+    take(kind, lastId, event.data, Date.now());
   });
-  source.onerror = () => { if (source.readyState === 2) setTimeout(() => open(url), 300); };
+  source.onerror = () => {
+    if (source.readyState === 2) setTimeout(() => open([url, kinds]), 300);
+  };
 }
 </script>"""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which stream: a path, and a credential as headers and, for who can't send any, a query."""
+    """Which stream: a path, and a credential as headers and, for who can't send any, a query; the
+    `kinds` of events that an EventSource must ask for by name, and what number each event has.
+    """
 
     feed: int
     path: str
-    headers: dict[str, str]
-    query: str
+    headers: dict[str, str] = field(repr=False)
+    query: str = field(repr=False)
+    kinds: tuple[str, ...] = ("message",)
+    silence_s: float = 5.0  # after which loops that have a time-out come back
+    number: Number = number_of
 
     @property
     def path_with_key(self) -> str:
@@ -66,7 +76,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Library:
     """A client: how it is run (`browser`, or a program of programs/), what its author does on a
-    reconnect, and what it lacks here: a sentence, empty where it can run.
+    reconnect, and what it lacks here: a sentence, empty where it can run. `by_name`: it hands out
+    only events of the types that it was told.
     """
 
     name: str
@@ -74,6 +85,7 @@ class Library:
     by_query: bool
     comes_back: str
     missing: Callable[[], str]
+    by_name: bool = False
 
 
 def _needs_program(name: str) -> Callable[[], str]:
@@ -94,9 +106,9 @@ def _needs_node() -> str:
 _SELF = "by itself, with Last-Event-ID; after a status other than 200 never"
 _LOOP = "not by itself; here in a loop that sends Last-Event-ID"
 LIBRARIES = (
-    Library("Chromium EventSource", "browser", True, _SELF, _needs_program("chromium")),
-    Library("eventsource", "node", False, _SELF, _needs_node),
-    Library("undici", "node", True, _SELF, _needs_node),
+    Library("Chromium EventSource", "browser", True, _SELF, _needs_program("chromium"), True),
+    Library("eventsource", "node", False, _SELF, _needs_node, by_name=True),
+    Library("undici", "node", True, _SELF, _needs_node, by_name=True),
     Library(
         "fetch-event-source",
         "node",
@@ -142,10 +154,20 @@ class Reader:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *argv,
-                *(self._library.name, self._url, json.dumps(headers)),
-                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "CHAOS_NODE": str(_NODE)},
+                self._library.name,
+                env={
+                    "PATH": "/usr/local/bin:/usr/bin:/bin",
+                    "CHAOS_NODE": str(_NODE),
+                    # Not as arguments: everybody may read those.
+                    "CHAOS_URL": self._url,
+                    "CHAOS_HEADERS": json.dumps(headers),
+                    "CHAOS_SILENCE_S": str(self._target.silence_s),
+                    "CHAOS_KINDS": json.dumps(self._kinds),
+                },
                 stdout=subprocess.PIPE,
                 stderr=log,
+                limit=_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C is for who judges them
             )
         self._reading = asyncio.ensure_future(self._read())
         self._seen_s = time.monotonic()
@@ -156,13 +178,14 @@ class Reader:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             said = json.loads(line)
-            self.take(said["kind"], said.get("n"), said.get("cause", ""), said["t"] / 1000)
+            self.take(said["kind"], said["id"], said["data"], said["t"])
 
-    def take(self, kind: str, number: int | None, cause: str, at_s: float) -> None:
-        if kind == "relay.gap":
-            self.diary.gap(cause)
-        elif kind == "message" and number is not None:
-            self.diary.note(number, at_s)
+    def take(self, kind: str, event_id: str, text: str, at_ms: float) -> None:
+        write_down(self.diary, self._target.number, event_id, kind, text, at_ms / 1000)
+
+    @property
+    def _kinds(self) -> list[str]:
+        return [*self._target.kinds, "relay.gap"]
 
     @property
     def given_up(self) -> bool:
@@ -205,21 +228,15 @@ class BrowserReader(Reader):
 
         self._playwright = await async_playwright().start()
         self._browser = await self._playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=list(_CHROMIUM)
+            executable_path=shutil.which("chromium"), args=list(_CHROMIUM), handle_sigint=False
         )
         page = await self._browser.new_page()
-        await page.expose_function("take", self._take_data)
+        await page.expose_function("take", self.take)
         home = f"http://127.0.0.1:{self._road.port}/chaos.html"
         await page.route(home, lambda route: route.fulfill(body=_PAGE, content_type="text/html"))
         await page.goto(home)
-        await page.evaluate("(url) => open(url)", self._url)
+        await page.evaluate("(asked) => open(asked)", [self._url, self._kinds])
         return self
-
-    def _take_data(self, kind: str, data: str, at_ms: float) -> None:
-        with suppress(ValueError, AttributeError):
-            said = json.loads(data)
-            payload = said.get("payload", said)
-            self.take(kind, payload.get("n"), payload.get("cause", ""), at_ms / 1000)
 
     async def end(self) -> None:
         # A page that calls back while it closes may keep Playwright waiting; its driver ends both.
@@ -228,10 +245,10 @@ class BrowserReader(Reader):
                 await asyncio.wait_for(close(), _GIVEN_UP_S)
 
 
-def reader(library: Library, target: Target, road: Road, folder: Path) -> Reader:
-    """A client that may be started."""
+def reader(library: Library, target: Target, road: Road, log: Path) -> Reader:
+    """A client that may be started; `log` is for what its program complains of."""
     made = BrowserReader if library.run_by == "browser" else Reader
-    return made(library, target, road, folder / f"{library.name}.log")
+    return made(library, target, road, log)
 
 
 def absent() -> dict[str, str]:

@@ -24,7 +24,8 @@ $ make chaos                         # short, always the same schedules; `make t
 $ make chaos SCENARIO='cut amnesia'  # some, each alone; SCENARIO=all, or `python -m bench.chaos --list` for their names
 $ make chaos MINUTES=60 SEED=7       # a long run: writes this document
 $ make chaos-peers                   # the same faults on nchan, nginx and aiohttp-sse
-$ .venv/bin/python -m bench.chaos --url https://relay.example/api/desktops/stream --header 'x-api-key: …'    # on yours
+$ KEY=… .venv/bin/python -m bench.chaos --url https://relay.example/api/desktops/stream \\
+    --header 'x-api-key: env:KEY' --query apiKey=env:KEY    # on yours, as it stands: see below
 ```
 
 **How.** An upstream numbers its events; every client writes down each number that it gets, and when. Roads between upstream and
@@ -85,6 +86,28 @@ Read it with this in mind:
 * What the libraries miss by their own doing counts for nobody. Where nothing tells them sooner (nchan and aiohttp-sse as set up here, and this API), browsers come back after some 3 s; this relay tells them.
 """
 
+_YOURS = """## On a deployment of yours
+
+`--url` alone brings clients and a judge to a relay that reads its real upstream: any SSE server, not this relay only. Twenty lean clients
+(`--clients`) and every library that is here stay on one stream by roads that are reset, cut anywhere, parted, broken into pieces, that carry nothing any
+more, and on which nobody reads; nothing else is touched, least of all your upstream. Two more clients on a road that nothing touches are the
+witnesses: what they got was said, and every diary is held against theirs. Delay is measured against them, too.
+
+* **The credential** goes to that address and nowhere else: no redirect takes it along, and it is never printed. `env:NAME` and `file:PATH` in place of a value keep it out
+  of the list of processes. Chromium and undici can't send headers; without `--query` they stay out.
+* **Quiet streams do not pass.** Something has to be said after each fault, within `--patience` (60 s); else there is *no verdict*.
+* **Ids.** An event is known by its id and a hash of its data; `<id>~lbr<n>` is an id like any. Without ids a client can't say where it was, so what falls between two of its connections
+  can't be judged, and of a text that comes twice without an id nobody can tell whether it was said or sent twice. Both are said, and a stream without
+  any id gets no verdict.
+* **What it can't see**: what upstream said and no client got; an order that the relay mixed up for all alike; events of types that were first heard after
+  Chromium, `eventsource` and undici had been started, for these three.
+* A gap that is told is as promised, and counted: whether your upstream could have spared it nobody here knows.
+* Limits count: 31 clients that come back together are that many connects (`limits.connects_per_minute`). Refusals are counted beside the outcome.
+* Exit codes: 0 as promised, 1 not, 2 wrong usage, 3 no verdict. Ctrl-C prints the verdict so far. `SSL_CERT_FILE` names an authority of your own.
+
+With `--upstream-port` it is the other way round: your relay reads the kit's numbered upstream, which then breaks, too.
+"""
+
 
 def write_document() -> None:
     """Write it anew."""
@@ -95,6 +118,7 @@ def write_document() -> None:
     lines += [*_alone(said), *_mixed(said), *_flat(said), *_libraries(said)]
     if record.PEERS.exists():
         lines += _peers(record.load(record.PEERS))
+    lines.append(f"\n{_YOURS}")
     DOCUMENT.write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -255,7 +279,7 @@ def _peers(said: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         "Lost / repeated / out of order, summed over all clients: one event that nobody gets counts for each. *Told*: missing where a `relay.gap` said so; "
-        "*again*: a second time after one; *believed*: see above. After the bar: the longest time for which something had been said and one of the kit's clients, "
+        "*again*: a second time after one. After the bar: the longest time for which something had been said and one of the kit's clients, "
         "which come back within 0.15 s and after 4 s of silence, heard nothing.\n"
     )
     if said.get("again"):

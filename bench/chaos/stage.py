@@ -17,7 +17,7 @@ import aiohttp
 
 from bench.chaos.crowd import Errand, Heard, Tab
 from bench.chaos.judge import Diary, Judgement, judge
-from bench.chaos.library import LIBRARIES, Reader, Target, reader
+from bench.chaos.library import LIBRARIES, Library, Reader, Target, reader
 from bench.chaos.processes import Relay, Valkey
 from bench.chaos.road import Road
 from bench.chaos.story import Story
@@ -202,20 +202,23 @@ class Stage:
         ports = [road.port for road in self.fronts]
         for number in range(size.tabs):
             feed = number % size.feeds
-            target = self._target(feed)
-            errand = Errand(
-                feed,
-                target.path,
-                target.headers,
-                retry_s=size.retry_s,
-                silence_s=size.silence_s,
-            )
             home = (number // size.feeds + feed) % replicas
             seed = self.dice.randrange(1 << 30)
-            self.tabs.append(Tab(errand, ports, home, seed, self.heard))
+            self.tabs.append(Tab(self._errand(feed), ports, home, seed, self.heard))
             if number % 20 == 19:
                 await asyncio.sleep(0.1)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
+
+    def _errand(self, feed: int) -> Errand:
+        target = self._target(feed)
+        return Errand(
+            feed,
+            target.path,
+            target.headers,
+            retry_s=self.size.retry_s,
+            silence_s=self.size.silence_s,
+            number=target.number,
+        )
 
     def _target(self, feed: int) -> Target:
         """What clients of a feed ask for."""
@@ -229,13 +232,18 @@ class Stage:
     async def _open_readers(self) -> None:
         """Every library that is here, each on a feed of its own as far as there are so many."""
         for number, library in enumerate(LIBRARIES if self.setting.libraries else ()):
-            if library.missing():
-                continue
-            road = await self._new_front()
-            client = reader(library, self._target(number % self.size.feeds), road, self.folder)
-            self.reader_roads.append(road)
-            self.readers.append(await client.start())
-            self._life.push_async_callback(client.end)
+            if not library.missing():
+                await self._open_reader(library, self._target(number % self.size.feeds))
+
+    async def _open_reader(self, library: Library, target: Target) -> None:
+        road = await self._new_front()
+        client = reader(library, target, road, self._log(library.name))
+        self.reader_roads.append(road)
+        self.readers.append(await client.start())
+        self._life.push_async_callback(client.end)
+
+    def _log(self, _name: str) -> Path:
+        return self.folder / f"{_name}.log"
 
     async def _close_tabs(self) -> None:
         await asyncio.gather(*(tab.close() for tab in self.tabs))

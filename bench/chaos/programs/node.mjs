@@ -1,13 +1,15 @@
-// The libraries of Node.js as their documentation has them: `node node.mjs LIBRARY URL HEADERS`.
+// The libraries of Node.js as their documentation has them: `node node.mjs LIBRARY`, what to ask for in CHAOS_….
 //
 // They come back by themselves and name the last id. What a library gives up for good, its user would open again; that
-// goes by the query, because none of them lets a new stream begin at an id. One line for each event: JSON with kind, number
-// or cause, and milliseconds since the epoch. Packages are found beside bench/chaos/tools.sh's environment.
+// goes by the query, because none of them lets a new stream begin at an id. One line for each event: JSON with kind, id, data
+// and milliseconds since the epoch. Packages are found beside bench/chaos/tools.sh's environment.
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
-const [library, url, given] = process.argv.slice(2);
-const headers = JSON.parse(given);
+const library = process.argv[2];
+const url = process.env.CHAOS_URL;
+const headers = JSON.parse(process.env.CHAOS_HEADERS);
+const kinds = JSON.parse(process.env.CHAOS_KINDS);
 const found = createRequire(pathToFileURL(process.env.CHAOS_NODE + '/'));
 const load = (name) => import(pathToFileURL(found.resolve(name)));
 const AGAIN_MS = 300;
@@ -15,16 +17,7 @@ let lastId = '';
 
 function take(kind, id, data) {
   if (id) lastId = id;
-  const line = { kind: kind || 'message', t: Date.now() };
-  try {
-    const said = JSON.parse(data);
-    const payload = said.payload ?? said;
-    if ('n' in payload) line.n = payload.n;
-    else line.cause = payload.cause;
-  } catch {
-    // not of this story
-  }
-  console.log(JSON.stringify(line));
+  console.log(JSON.stringify({ kind: kind || 'message', id: lastId, data, t: Date.now() }));
 }
 
 function resumed() {
@@ -35,7 +28,7 @@ function resumed() {
 
 function watch(EventSource, options) {
   const source = new EventSource(resumed(), options);
-  for (const kind of ['message', 'relay.gap']) {
+  for (const kind of kinds) {
     source.addEventListener(kind, (event) => take(kind, event.lastEventId, event.data));
   }
   source.addEventListener('error', () => {
@@ -49,7 +42,7 @@ const libraries = {
   async eventsource() {
     const { EventSource } = await load('eventsource');
     watch(EventSource, {
-      fetch: (place, init) => fetch(place, { ...init, headers: { ...init.headers, ...headers } }),
+      fetch: (place, init) => fetch(place, { ...init, redirect: 'error', headers: { ...init.headers, ...headers } }),
     });
   },
   async undici() {
@@ -61,6 +54,7 @@ const libraries = {
     const { fetchEventSource } = await load('@microsoft/fetch-event-source');
     await fetchEventSource(url, {
       headers,
+      redirect: 'error', // nobody but who was asked gets the headers
       openWhenHidden: true,
       async onopen(response) {
         if (!response.ok) throw new Error(`status ${response.status}`);

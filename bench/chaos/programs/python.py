@@ -1,20 +1,23 @@
-"""Python's libraries, and curl, as their documentation has them: `python.py LIBRARY URL HEADERS`.
+"""Python's libraries, and curl, as their documentation has them: `python.py LIBRARY`.
+
+What to ask for stands in the environment (CHAOS_URL, CHAOS_HEADERS), which nobody else may read.
+No redirect is followed: nobody but who was asked gets the headers.
 
 None of them comes back by itself; each is in a loop that names the last id, as a script would have
-it. One line for each event: JSON with kind, number or cause, and milliseconds since the epoch.
+it. One line for each event: JSON with kind, id, data and milliseconds since the epoch.
 """
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 _RETRY_S = 0.2
 _READ_BYTES = 65_536
 # No silence is this long: the relay's heartbeat comes sooner.
-_SILENCE_S = 5
+_SILENCE_S = float(os.environ.get("CHAOS_SILENCE_S", "5"))
 
 
 class Notes:
@@ -32,11 +35,8 @@ class Notes:
     def take(self, event_id: str | None, kind: str | None, data: str) -> None:
         if event_id:
             self.last_id = event_id
-        line: dict[str, object] = {"kind": kind or "message", "t": time.time_ns() // 1_000_000}
-        with suppress(ValueError, KeyError, TypeError):
-            payload = json.loads(data)
-            payload = payload.get("payload", payload)
-            line |= {"n": payload["n"]} if "n" in payload else {"cause": payload["cause"]}
+        at_ms = time.time_ns() // 1_000_000
+        line = {"kind": kind or "message", "id": self.last_id, "data": data, "t": at_ms}
         print(json.dumps(line), flush=True)
 
 
@@ -49,7 +49,10 @@ class Lines:
 
     def take(self, line: str) -> None:
         if line:
-            name, _, value = line.partition(": ")
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "data" and name in self._fields:
+                value = f"{self._fields[name]}\n{value}"
             if name in {"id", "event", "data"}:
                 self._fields[name] = value
             return
@@ -62,18 +65,26 @@ def use_requests(url: str, notes: Notes) -> None:
     import requests
 
     lines = Lines(notes)
-    with requests.get(url, headers=notes.headers, stream=True, timeout=_SILENCE_S) as response:
+    with requests.get(
+        url, headers=notes.headers, stream=True, timeout=_SILENCE_S, allow_redirects=False
+    ) as response:
         response.raise_for_status()
-        # By lines as they come: the default waits for 512 bytes.
-        for line in response.iter_lines(chunk_size=1, decode_unicode=False):
-            lines.take(line.decode())
+        # Byte by byte: `iter_lines` waits for 512, or takes CR LF in two chunks for two ends.
+        line = bytearray()
+        for byte in response.iter_content(chunk_size=1):
+            line += byte
+            if byte == b"\n":
+                lines.take(line.decode().rstrip("\r\n"))
+                line.clear()
 
 
 def use_sseclient(url: str, notes: Notes) -> None:
     import requests
     import sseclient
 
-    with requests.get(url, headers=notes.headers, stream=True, timeout=_SILENCE_S) as response:
+    with requests.get(
+        url, headers=notes.headers, stream=True, timeout=_SILENCE_S, allow_redirects=False
+    ) as response:
         response.raise_for_status()
         # What has come, not the next 128 bytes: a stream without chunks would keep its last event.
         came = iter(lambda: response.raw.read1(_READ_BYTES), b"")
@@ -102,7 +113,7 @@ def use_aiohttp(url: str, notes: Notes) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_read=_SILENCE_S)
         async with (
             aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
-            session.get(url, headers=notes.headers) as response,
+            session.get(url, headers=notes.headers, allow_redirects=False) as response,
         ):
             async for line in response.content:
                 lines.take(line.decode().rstrip("\r\n"))
@@ -112,11 +123,17 @@ def use_aiohttp(url: str, notes: Notes) -> None:
 
 def use_curl(url: str, notes: Notes) -> None:
     lines = Lines(notes)
-    argv = ["curl", "-sN", "--fail", "--speed-limit", "1", "--speed-time", str(_SILENCE_S), url]
-    for name, value in notes.headers.items():
-        argv += ["-H", f"{name}: {value}"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as curl:
+    argv = ["curl", "-sN", "--fail", "--speed-limit", "1", "--speed-time", f"{_SILENCE_S:.0f}"]
+    asked = {"url": [url], "header": [f"{name}: {value}" for name, value in notes.headers.items()]}
+    # JSON's quotes are those of curl's configuration.
+    lines_in = "".join(f"{key} = {json.dumps(one)}\n" for key in asked for one in asked[key])
+    with subprocess.Popen(
+        [*argv, "--config", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as curl:
+        assert curl.stdin is not None
         assert curl.stdout is not None
+        curl.stdin.write(lines_in.encode())
+        curl.stdin.close()
         try:
             for line in curl.stdout:
                 # What broke off has no line end; it is no line.
@@ -135,8 +152,9 @@ LIBRARIES = {
 }
 
 
-def main(library: str, url: str, headers: str) -> None:
-    notes = Notes(json.loads(headers))
+def main(library: str) -> None:
+    url = os.environ["CHAOS_URL"]
+    notes = Notes(json.loads(os.environ["CHAOS_HEADERS"]))
     while True:
         try:
             LIBRARIES[library](url, notes)

@@ -1,0 +1,58 @@
+"""A first look at a deployment's stream: what is wrong with it is said once, and to people."""
+
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from bench.chaos.foreign import ANSWER_S
+from bench.chaos.library import Target
+from bench.machine import BenchError
+
+_STATUSES = {
+    401: "401: it does not take the credential (--header, --query)",
+    403: "403: the credential may not read this",
+    404: "404: there is no such stream",
+    429: "429: too many connects or streams; wait, or raise its limits",
+}
+
+
+async def look(session: aiohttp.ClientSession, target: Target, url: str) -> None:
+    """Ask for the stream once. Raises BenchError: a sentence for people, without what follows `?`,
+    where credentials may stand.
+    """
+    where = urlsplit(url)
+    place = f"{where.scheme}://{where.netloc}{where.path}"
+    timeout = aiohttp.ClientTimeout(total=None, connect=ANSWER_S, sock_read=ANSWER_S)
+    try:
+        async with session.get(
+            URL(f"{where.scheme}://{where.netloc}{target.path}", encoded=True),
+            headers={"Accept": "text/event-stream"} | target.headers,
+            allow_redirects=False,  # nobody but who was named gets the credential
+            timeout=timeout,
+        ) as answer:
+            why = _refusal(answer)
+    except aiohttp.ClientConnectorCertificateError as error:
+        why = (
+            f"has a certificate that can't be verified ({error.certificate_error.verify_message}); "
+            "an authority of your own goes into SSL_CERT_FILE"
+        )
+    except aiohttp.ClientConnectorError as error:
+        why = f"can't be reached: {error.strerror or 'it speaks no such TLS'}"
+    except TimeoutError:
+        why = f"does not answer within {ANSWER_S:g} s"
+    except (aiohttp.ClientError, ValueError) as error:
+        why = f"gives no answer that can be read ({type(error).__name__})"
+    if why:
+        raise BenchError(f"{place} {why}")
+
+
+def _refusal(answer: aiohttp.ClientResponse) -> str:
+    """Why an answer is no stream; empty if it is one."""
+    status, kind = answer.status, answer.content_type
+    if 300 <= status < 400:
+        to = urlsplit(answer.headers.get("Location", ""))
+        return f"sends elsewhere ({to.scheme}://{to.netloc}{to.path}): give that address"
+    if status != 200:
+        return f"answers {_STATUSES.get(status, str(status))}"
+    return "" if kind == "text/event-stream" else f"answers with {kind}, not an event stream"
