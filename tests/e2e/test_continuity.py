@@ -343,22 +343,23 @@ async def test_a_catch_up_that_upstream_does_not_serve_is_told(
     assert not opener.told
 
 
-@pytest.mark.parametrize("fault", ["cut:0", "cut:700", "cut:mid", "500", "429", "stall", "end"])
-async def test_a_catch_up_that_breaks_is_told_where_it_broke(
+@pytest.mark.parametrize("fault", ["cut:0", "cut:700", "cut:mid", "500", "end", "429", "stall"])
+async def test_a_catch_up_that_breaks_is_made_again_while_there_is_time(
     simulator, user, serve, connect, fault
 ):
-    relay = await serve(simulator.url, replay={"catchup_timeout": 0.5})
+    waits = fault in {"429", "stall"}  # for longer than a catch-up may take
+    relay = await serve(simulator.url, replay={"catchup_timeout": 0.5 if waits else 5.0})
     simulator.emit(user.id, "desktops", 20)
     order = emitted(simulator, user)
     opener = await connect(relay, cursor=order[14])
     await opener.has(5)
     simulator.fault(fault, times=1)
     late = await connect(relay, cursor=order[4])
-    await eventually(lambda: late.told)
+    await eventually(lambda: late.told if waits else len(late.events) == 15)
     simulator.emit(user.id, "desktops", 3)
     await opener.has(8)
     await eventually(lambda: late.ids[-1:] == opener.ids[-1:])
-    assert late.gaps == ["unknown_id"]
+    assert late.gaps == (["unknown_id"] if waits else [])
     assert breaks(late.blocks, emitted(simulator, user)) == []
     assert not opener.told
 

@@ -250,8 +250,9 @@ async def test_a_cursor_that_is_rejected_later_is_a_gap(house):
     house.api.log.clear()
     await house.advance(2)
     await house.emit(9)
-    assert house.api.cursors == ["", "1", "1", ""], "once may be a deployment of theirs"
+    assert house.api.cursors == ["", "1", "1", "", "1"], "it may be a deployment of theirs"
     assert client.told == ["1", "2", "relay.gap", "9"]
+    assert len(house.api.listening) == 1
 
 
 async def test_who_refuses_with_and_without_a_cursor_does_not_mean_the_cursor(house):
@@ -266,6 +267,20 @@ async def test_who_refuses_with_and_without_a_cursor_does_not_mean_the_cursor(ho
     await house.advance(60)
     assert house.api.cursors == ["", "1", "1", "", "1", "1", "", "1"]
     assert client.told == ["1", "2", "3"]
+
+
+async def test_a_deployment_that_is_over_when_it_is_asked_without_a_cursor_costs_no_gap(house):
+    client = await house.join()
+    await house.emit(1, 2)
+    for problem in (SourceProblem.CURSOR_REJECTED, SourceProblem.CURSOR_REJECTED):
+        house.api.fail(problem)
+    house.api.cut()
+    house.api.note_ids(3)
+    await house.advance(60)
+    assert house.api.cursors == ["", "1", "1", "", "1"]
+    assert client.told == ["1", "2", "3"]
+    assert house.meter.gaps == []
+    assert len(house.api.listening) == 1
 
 
 async def test_a_connection_that_we_close_ourselves_is_asked_for_again_at_once(house):

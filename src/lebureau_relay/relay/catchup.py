@@ -10,23 +10,20 @@ upstream knows a cursor uses it, too (decision 0010).
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from lebureau_relay.core import sse
-from lebureau_relay.core.continuity import gap_block, same
+from lebureau_relay.core.continuity import gap_block
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import (
     Entry,
     Event,
     GapCause,
-    derived_id,
     split_derived,
     trim,
     upstream_cursor,
 )
-from lebureau_relay.core.history import Standing
 from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.feed import Feed
 from lebureau_relay.relay.group import Group, Outcome
@@ -105,21 +102,10 @@ class CatchUp:
     def _compare(self, group: Group, entry: Entry) -> None:
         """The feed's own subscription brings what the catch-up has brought before."""
         if trim(group.last_id) == entry.key:
-            ran_on = self._place(group) == entry.offset  # else it was live: the cursor was ignored
+            ran_on = (
+                group.place(self._feed.history) == entry.offset
+            )  # else it was live: the cursor was ignored
             self._finish(group, Outcome.FILLED if ran_on else Outcome.IGNORED, entry.offset)
-
-    def _place(self, group: Group) -> int | None:
-        """Where the ring goes on for a group, if it holds all from the cursor on: a replica that
-        lags may get the cursor's event later than the client. Then as many as were sent follow it,
-        and the last is the last.
-        """
-        history = self._feed.history
-        standing, offset = history.find(group.cursor)
-        offset += group.sent
-        if standing is not Standing.HELD or offset > history.top:
-            return None
-        met = not group.sent or history.entry(offset).key == trim(group.last_id)
-        return offset if met else None
 
     def resumed(self) -> None:
         """A waiter's socket takes bytes again, or is gone."""
@@ -134,19 +120,45 @@ class CatchUp:
 
     async def proves(self, credential: Credential, cursor: bytes, event: Event) -> bool:
         """Whether upstream, asked once more for what follows `cursor`, says `event` first: only one
-        that knows the cursor does. Not while waiters are served: one request a feed at a time.
+        that knows the cursor does. Not while waiters are served.
         """
+        outcome = await self._in_turn(self._says_first(credential, cursor, event))
+        self._feed.meter.catchup(outcome.value)
+        return outcome is Outcome.FILLED
+
+    async def opens(self, credential: Credential, cursor: bytes) -> Subscription | None:
+        """What follows `cursor`, for the owner to go on with; None if upstream will not, or while
+        waiters are served.
+        """
+        try:
+            await self._in_turn(self._open(credential, cursor))
+        except asyncio.CancelledError:
+            if self._request is not None:
+                self._request.close()
+                self._request = None
+            raise
+        request, self._request = self._request, None
+        return request
+
+    async def _in_turn(self, request: Coroutine[None, None, Outcome]) -> Outcome:
+        """A request of the owner's own; waiters are served after it: one a feed at a time."""
         if self._task is not None:
-            return False
-        self._task = asking = asyncio.ensure_future(self._says_first(credential, cursor, event))
+            request.close()
+            return Outcome.FAILED
+        self._task = asking = asyncio.ensure_future(request)
         try:
             await asyncio.wait({asking})
         finally:
             asking.cancel()
             self._task = asyncio.ensure_future(self._run()) if self.waiting else None
-        outcome = Outcome.FAILED if asking.cancelled() else asking.result()
-        self._feed.meter.catchup(outcome.value)
-        return outcome is Outcome.FILLED
+        return Outcome.FAILED if asking.cancelled() else asking.result()
+
+    async def _open(self, credential: Credential, cursor: bytes) -> Outcome:
+        try:
+            self._request = await self._source.open(self._feed.key, credential, cursor)
+        except SourceFailure:
+            return Outcome.FAILED
+        return Outcome.FILLED
 
     async def _says_first(self, credential: Credential, cursor: bytes, event: Event) -> Outcome:
         try:
@@ -182,7 +194,7 @@ class CatchUp:
             group.own = self._is_own(group)
             for subscriber in group.alive():
                 subscriber.cursor = top
-            place = self._place(group)
+            place = group.place(self._feed.history)
             if place is not None:
                 self._finish(group, Outcome.FILLED if group.sent else Outcome.SEEN, place)
             elif group.sent and group.last_id in self._feed.history:
@@ -276,41 +288,13 @@ class CatchUp:
             left_s -= clock() - asked_s
             limit.reschedule(None)
             for event in events:
-                step = self._judge(group, event)
+                step = group.judge(self._feed.history, event)
                 if step.send:
                     await self._send(group, event)
                 if step.outcome is not None:
                     return step.outcome, step.offset
             limit.reschedule(asyncio.get_running_loop().time() + max(left_s, 0))
         return Outcome.FAILED, None
-
-    def _judge(self, group: Group, event: Event) -> "_Step":
-        """What one event that upstream brought means for a group."""
-        history = self._feed.history
-        if group.coming:
-            return _PASS
-        if group.passed < group.skip:
-            group.passed += 1
-            passed = event.id == derived_id(group.base, group.passed)
-            return _PASS if passed else _Step(Outcome.IGNORED)
-        oldest = history.oldest_from_upstream()
-        if oldest is not None and same(oldest, event):
-            # A cursor that is ignored brings what is live; so an oldest entry that came after the
-            # question, as the first thing and without the place before it, proves nothing.
-            ran_on = group.sent > group.sent_before
-            proved = oldest.offset <= group.start or ran_on or not history.floor_id
-            return _Step(Outcome.FILLED if proved else Outcome.IGNORED, oldest.offset - 1)
-        # Where the ring goes on with an event of upstream's, that is met next, and surer: an id may
-        # have been used before.
-        floor_only = oldest is None or oldest.offset > history.first
-        if floor_only and event.id and trim(event.id) == trim(history.floor_id):
-            return _Step(Outcome.FILLED, history.first - 1, send=True)
-        if not event.id or event.id in history or trim(event.id) == group.base:
-            group.coming = group.cursor in history and self._place(group) is not None
-            return _PASS if group.coming else _Step(Outcome.IGNORED)
-        # The ring has the cursor by now, and will bring the rest itself.
-        group.coming = bool(group.last_id) and group.cursor in history
-        return _PASS if group.coming else _SEND
 
     async def _send(self, group: Group, event: Event) -> None:
         """Hand an event to a group, and wait until all of it can take more."""
@@ -375,17 +359,3 @@ class CatchUp:
 def _leave_all(events: Sequence[Event]) -> Sequence[Event]:
     """They are sent at the pace of who waits for them."""
     return events
-
-
-class _Step(NamedTuple):
-    """What to do about one event: send it on, and perhaps end with an outcome and the offset where
-    the ring goes on.
-    """
-
-    outcome: Outcome | None = None
-    offset: int | None = None
-    send: bool = False
-
-
-_PASS = _Step()
-_SEND = _Step(send=True)

@@ -184,6 +184,9 @@ class Owner:
             raise SourceFailure(SourceProblem.REPLACED, "another cursor came while it opened")
         rejected, self._cursor_rejected = self._cursor_rejected, False
         self._cursor_doubted = False
+        if rejected and not self._fresh:
+            subscription, plan = await self._after_all(credential, subscription)
+            rejected = not plan.cursor
         continuity = Continuity(
             feed.history, plan, outside.new_epoch, fresh=self._fresh and not rejected
         )
@@ -204,6 +207,20 @@ class Owner:
                     proof = feed.catchup.proves(credential, plan.cursor, event)
                     continuity.settle(proved=await proof)
                 self._append(continuity, event)
+
+    async def _after_all(
+        self, credential: Credential, without: Subscription
+    ) -> tuple[Subscription, ResumePlan]:
+        """Upstream has refused the cursor twice and answers without it: it may be well now, with
+        the cursor too. What is open stays so meanwhile, so that nothing more is lost if not.
+        """
+        plan = self._feed.history.plan_resume()
+        subscription = await self._feed.catchup.opens(credential, plan.cursor)
+        if subscription is None:
+            return without, ResumePlan(b"")
+        without.close()
+        self._subscription = subscription
+        return subscription, plan
 
     def _take(self, continuity: Continuity, events: Sequence[Event]) -> Sequence[Event]:
         """Events, in the turn in which they came; returns those that wait for room or for proof."""
