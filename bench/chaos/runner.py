@@ -48,7 +48,8 @@ class Outcome:
             f"{judged.crowd_wait_s:.2f} s; delay {_percentiles(judged)}; {self.took_s:.0f} s"
         )
         notes = () if self.gaps_allowed else judged.notes
-        return "\n    ".join((head + text, *judged.examples, *notes))
+        failed = self.failed.splitlines()[:1]  # what follows there are logs
+        return "\n    ".join((head + text, *failed, *judged.examples, *notes))
 
     @property
     def facts(self) -> dict[str, Any]:
