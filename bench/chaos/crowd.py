@@ -39,7 +39,8 @@ def write_down(
     """What a client has read, into its diary."""
     with suppress(ValueError, KeyError, TypeError, AttributeError):  # not of this story
         if kind == "relay.gap":
-            diary.gap(str(json.loads(text)["payload"]["cause"]))
+            gap = json.loads(text)["payload"]
+            diary.gap(str(gap["cause"]), gap.get("lastEventId") or "")
         else:
             diary.note(number(event_id, kind, text), at_s)
 

@@ -23,6 +23,8 @@ CROWD = "tab"  # the name of each of the kit's own clients
 class Diary:
     """What one client has got, in order: numbers and when (seconds since the epoch), over all its
     connections; and which gaps it was told, each with how many numbers stood here before it.
+    `gap_ids` are the ids where continuity ended by what they said, `sure` the numbers of these, -1
+    where nobody knows.
 
     `since` is the number that it had before this diary began; -1: it begins wherever it came in.
     `claims` is when it came back and the number that its cursor names, 0 for no cursor; `gone`:
@@ -36,6 +38,8 @@ class Diary:
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
     times_s: "array[float]" = field(default_factory=lambda: array("d"))
     gaps: list[tuple[int, str]] = field(default_factory=list)
+    gap_ids: list[str] = field(default_factory=list)
+    sure: list[int] = field(default_factory=list)
     connections: int = 0
     claims: list[tuple[float, int]] = field(default_factory=list)
     trail: list[tuple[int, int, str]] = field(default_factory=list)
@@ -47,9 +51,10 @@ class Diary:
         self.numbers.append(number)
         self.times_s.append(at_s)
 
-    def gap(self, cause: str) -> None:
+    def gap(self, cause: str, last_id: str = "") -> None:
         """It was told of one."""
         self.gaps.append((len(self.numbers), cause))
+        self.gap_ids.append(last_id)
 
     @property
     def newest(self) -> int:
@@ -61,6 +66,7 @@ class Diary:
         self.since = max(max(self.numbers, default=-1), self.since)
         self.numbers, self.times_s = array("q"), array("d", self.times_s[-1:])
         self.gaps, self.claims, self.refusals, self.trail = [], [], [], []
+        self.gap_ids, self.sure = [], []
         self.connections = 0
 
     @property
@@ -187,7 +193,7 @@ def _judge_one(diary: Diary, top: int) -> _Sum:
     """From where it came in, or from `since`, it should have every number to `top`."""
     found, seen, newest = _Sum(), set[int](), diary.since
     holes: list[tuple[int, int, int]] = []  # first, last, place in the diary
-    told = {place for place, _ in diary.gaps}
+    told = _told(diary)
     retold = -1  # after a gap what came before may come again, in order; this did last
     for place, number in enumerate(diary.numbers):
         known = number in seen or number <= diary.since
@@ -211,6 +217,22 @@ def _judge_one(diary: Diary, top: int) -> _Sum:
     return found
 
 
+def _told(diary: Diary) -> set[int]:
+    """The places of which a gap says that something may be amiss: where it stands, and all since
+    the event that it names.
+    """
+    told: set[int] = set()
+    for at, (place, _) in enumerate(diary.gaps):
+        first = place
+        number = diary.sure[at] if at < len(diary.sure) else -1
+        if number >= 0 and number in diary.numbers[:place]:
+            first = place - diary.numbers[:place][::-1].index(number)
+        elif number == diary.since >= 0:
+            first = 0
+        told.update(range(first, place + 1))
+    return told
+
+
 def _context(diary: Diary, place: int) -> str:
     """What a client had at a place of its diary, and how it had come there."""
     had = diary.numbers[max(0, place - 3) : place].tolist()
@@ -225,7 +247,7 @@ def _context(diary: Diary, place: int) -> str:
 def _judge_hole(diary: Diary, seen: set[int], hole: tuple[int, int, int], found: _Sum) -> None:
     """Whose doing it is that some numbers, which should stand at a place, are nowhere."""
     first, last, place = hole
-    told = {at for at, _ in diary.gaps}
+    told = _told(diary)
     missing = [number for number in range(first, last + 1) if number not in seen]
     own = sum(number <= _excused(diary, place) for number in missing)
     if place in told:

@@ -30,7 +30,7 @@ $ KEY=… .venv/bin/python -m bench.chaos --url https://relay.example/api/deskto
 
 **How.** An upstream numbers its events; every client writes down each number that it gets, and when. Roads between upstream and
 relay, relay and clients, relays and Redis delay, part, reset, half-open and cut anywhere. The judge holds every diary against what was
-said, from the first event that a client got. *Lost*: missing, and no `relay.gap` stands just there. *Told*: missing, and one does.
+said, from the first event that a client got. *Lost*: missing, and no `relay.gap` stands just there, or names an event before as the last that is sure. *Told*: missing, and one does.
 A client's *own*: it came back without a cursor, with one of an event that it had not handed out, or not at all. A scenario whose
 upstream remembers what it said must have no gap either; *again* is what came a second time after a gap that said so. Scenarios are short
 files in `bench/chaos/scenarios`; the seed replays every random choice, but not what the machine makes of it. Packets that are lost or

@@ -299,6 +299,8 @@ class Stage:
                 break
         for client in self.readers:
             client.close_page(self.story)
+        for diary in self.diaries:
+            diary.sure = [self.story.number(diary.feed, one) or -1 for one in diary.gap_ids]
         judgement = judge(self.diaries, self.story.said)
         for diary in self.diaries:
             diary.turn_page()

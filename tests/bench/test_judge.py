@@ -118,3 +118,18 @@ def test_a_wait_is_no_longer_than_something_had_been_said():
     assert judge([late], said).crowd_wait_s == pytest.approx(1.0), "what it came in with is no wait"
     real = Diary(0, "curl", numbers=array("q", [1, 4]), times_s=array("d", [1.1, 33.0]))
     assert judge([crowd, real], said).crowd_wait_s == pytest.approx(2.5)
+
+
+def test_a_gap_speaks_for_all_since_the_event_that_it_names():
+    """What a catch-up brought before upstream was found out."""
+    told = diary([1, 4, 5, 6], gaps=[(3, "unknown_id")])
+    assert judge([told], SAID).lost == 2
+    told.sure = [1]
+    judged = judge([told], SAID)
+    assert (judged.lost, judged.told, judged.repeated) == (0, 2, 0)
+    told.sure = [4]
+    assert judge([told], SAID).lost == 2, "sure of 4, it says nothing of 2"
+    again = diary([1, 2, 3, 1, 2, 3, 4, 5, 6], gaps=[(5, "unknown_id")])
+    again.sure = [3]
+    judged = judge([again], SAID)
+    assert (judged.again, judged.repeated, judged.lost) == (3, 0, 0)

@@ -6,6 +6,7 @@ its answer proves that nothing was lost. Offsets rise by one for as long as the 
 names one unbroken numbering of ids.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -163,7 +164,7 @@ class History:
         self.size_bytes += len(entry.frame)
         if entry.from_upstream:
             key = entry.key
-            if key in self._index or key == trim(self.floor_id):
+            if key in self._index or key == trim(self.floor_id) or self._is_namesake(entry):
                 self._twice |= {key}
             self._index[key] = entry.offset
         limits = self.limits
@@ -171,6 +172,14 @@ class History:
             len(self) > limits.max_events or self.size_bytes > limits.max_bytes
         ):
             self._evict()
+
+    def _is_namesake(self, entry: Entry) -> bool:
+        """Whether a gap stands before an entry that names the same id as the last one before: a
+        replica that knows both only by the log has never had the first.
+        """
+        if len(self) < 2 or (gap := self._entries[-2]).gap is not GapCause.UPSTREAM:
+            return False
+        return b'"lastEventId":%b}' % json.dumps(entry.id.decode()).encode() in gap.frame
 
     def expire(self, now_s: float) -> None:
         """Evict what has grown too old, but for the newest."""

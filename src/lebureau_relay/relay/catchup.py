@@ -267,6 +267,7 @@ class CatchUp:
         self, group: Group, credential: Credential, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
         group.passed, group.sent_before = 0, group.sent
+        group.let_go()
         cursor = upstream_cursor(group.base)
         try:
             self._request = await self._source.open(self._feed.key, credential, cursor)
@@ -279,7 +280,11 @@ class CatchUp:
     async def _read(
         self, group: Group, request: Subscription, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
+        """What comes at once is sent at once, when all of it is judged: one that answers every
+        cursor with all that it has is mostly found out before anybody has it twice.
+        """
         clock = self._feed.host.clock
+        hold_bytes = self._feed.host.timings.buffer_bytes // 4
         left_s = (limit.when() or 0.0) - asyncio.get_running_loop().time()
         while group.alive() and not group.done.is_set():
             asked_s = clock()
@@ -290,26 +295,35 @@ class CatchUp:
             for event in events:
                 step = group.judge(self._feed.history, event)
                 if step.send:
-                    await self._send(group, event)
+                    group.hold(event)
+                    if group.held_bytes > hold_bytes:
+                        await self._send(group)
                 if step.outcome is not None:
+                    if step.outcome is Outcome.FILLED:
+                        self._say(group)
                     return step.outcome, step.offset
+            await self._send(group)
             limit.reschedule(asyncio.get_running_loop().time() + max(left_s, 0))
         return Outcome.FAILED, None
 
-    async def _send(self, group: Group, event: Event) -> None:
-        """Hand an event to a group, and wait until all of it can take more."""
-        waiters = group.alive()
-        if event.data is None:
-            block = gap_block(GapCause.OVERSIZE, group.last_id or group.cursor, event.id)
-        else:
-            block = sse.block(event.id, event.type, event.data)
-        group.sent += 1
-        group.last_id = event.id
-        for subscriber in waiters:
-            subscriber.resume_id = event.id
-            subscriber.say(block)
-        self._feed.meter.delivered(len(waiters), len(waiters) * len(block))
+    async def _send(self, group: Group) -> None:
+        """Hand a group what was held for it, and wait until all of it can take more."""
+        self._say(group)
         await self._let_drain(group)
+
+    def _say(self, group: Group) -> None:
+        waiters = group.alive()
+        for event in group.let_go():
+            if event.data is None:
+                block = gap_block(GapCause.OVERSIZE, group.last_id or group.cursor, event.id)
+            else:
+                block = sse.block(event.id, event.type, event.data)
+            group.sent += 1
+            group.last_id = event.id
+            for subscriber in waiters:
+                subscriber.resume_id = event.id
+                subscriber.say(block)
+            self._feed.meter.delivered(len(waiters), len(waiters) * len(block))
 
     async def _let_drain(self, group: Group) -> None:
         """Wait until all can take more; who holds up others for too long goes on with a gap."""
@@ -321,7 +335,7 @@ class CatchUp:
             if not alone and left_s <= 0:
                 for subscriber in paused:
                     after = max(subscriber.cursor, self._feed.history.first - 1)
-                    self._feed.resume_with_gap(subscriber, GapCause.SLOW, after, group.last_id)
+                    self._feed.resume_with_gap(subscriber, GapCause.SLOW, after, group.cursor)
                 return
             self._resumed = asyncio.Event()
             with suppress(TimeoutError):
@@ -353,7 +367,8 @@ class CatchUp:
         for subscriber in group.alive():
             # What has come since it joined is surely new to it; what it has been sent is not.
             after = max(subscriber.cursor if place is None else place, history.first - 1)
-            feed.resume_with_gap(subscriber, cause, after, group.last_id or group.cursor)
+            # What it has been sent was never proved: continuity ends at its cursor.
+            feed.resume_with_gap(subscriber, cause, after, group.cursor)
 
 
 def _leave_all(events: Sequence[Event]) -> Sequence[Event]:

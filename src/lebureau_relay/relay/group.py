@@ -53,12 +53,26 @@ class Group:
     sent: int = 0  # so many events, so far
     sent_before: int = 0  # of these, by requests that broke
     last_id: bytes = b""  # of the last of them
+    held: list[Event] = field(
+        default_factory=list
+    )  # brought, and not sent before all that came with it is judged
+    held_bytes: int = 0
     subscribers: list[Subscriber] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def alive(self) -> list[Subscriber]:
         """Those that still wait."""
         return [one for one in self.subscribers if one.state is State.WAITING]
+
+    def hold(self, event: Event) -> None:
+        """Keep what upstream brought until what came with it is judged."""
+        self.held.append(event)
+        self.held_bytes += len(event.data or b"")
+
+    def let_go(self) -> list[Event]:
+        """What was held, which is held no longer."""
+        held, self.held, self.held_bytes = self.held, [], 0
+        return held
 
     def place(self, history: History) -> int | None:
         """Where the ring goes on for a group, if it holds all from the cursor on: a replica that
@@ -84,7 +98,7 @@ class Group:
         if oldest is not None and same(oldest, event):
             # A cursor that is ignored brings what is live; so an oldest entry that came after the
             # question, as the first thing and without the place before it, proves nothing.
-            ran_on = self.sent > self.sent_before
+            ran_on = self.held or self.sent > self.sent_before
             proved = oldest.offset <= self.start or ran_on or not history.floor_id
             return Step(Outcome.FILLED if proved else Outcome.IGNORED, oldest.offset - 1)
         # Where the ring goes on with an event of upstream's, that is met next, and surer: an id may

@@ -3,7 +3,7 @@ silence, a stale owner appends nothing, and in the end there is one upstream aga
 """
 
 import pytest
-from tests.relay.api import unnamed
+from tests.relay.api import said, unnamed
 from tests.replicas.hubs.deployment import CALL_TIMEOUT_S, LEASE_S
 
 
@@ -404,3 +404,20 @@ async def test_what_the_log_brings_to_a_running_source_is_not_taken_from_it_agai
     await site.emit(5, seconds=LEASE_S)
     assert numbers(client) == [1, 2, 3, 4, 5]
     assert client.reader.gaps == []
+
+
+async def test_an_id_that_was_used_twice_in_a_row_means_nothing_at_a_replica_that_saw_neither(
+    deploy,
+):
+    site = deploy(2)
+    here, other = site.replicas
+    client = await site.join(here)
+    await site.emit(1)
+    site.api.emit(said(2, "first"))
+    await site.passes()
+    client.leave()
+    site.api.emit(said(2, "second"))
+    await site.emit(3)
+    again = await site.join(other, "2")
+    await site.passes()
+    assert again.reader.blocks[0].type == "relay.gap"
