@@ -165,6 +165,15 @@ async def test_what_else_comes_first_when_it_is_asked_again_is_no_proof(house):
     assert house.meter.catchups == ["ignored"]
 
 
+async def test_all_that_there_is_is_no_proof_though_it_begins_alike(house):
+    client = await forgets_but_one(house)
+    house.api.log.insert(0, said("0"))
+    house.api.known = "whole"
+    await house.advance(1)
+    assert client.told[4:] == ["4", "relay.gap", "0", "4"]
+    assert house.meter.catchups == ["ignored"]
+
+
 @pytest.mark.parametrize("problem", ["unavailable", "forbidden", "cursor_rejected"])
 async def test_who_refuses_to_be_asked_again_has_proved_nothing(house, problem):
     client = await forgets_but_one(house)

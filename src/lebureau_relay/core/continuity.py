@@ -64,6 +64,7 @@ class Continuity:
     def settle(self, *, proved: bool) -> None:
         """The doubt is over: what comes first follows the cursor, or nobody can say what does."""
         self.in_doubt, self._refuted = False, not proved
+        self._trusted = self._trusted if proved else b""
 
     def opened(self, now_s: float) -> list[Entry]:
         """Upstream has answered. With nothing to ask for, what happened since is lost."""
