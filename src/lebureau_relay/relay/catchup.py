@@ -4,9 +4,8 @@ lacks.
 Tabs come back to a restarted relay in any order: the first one's cursor opened the feed, the next
 one's may be older. What the request brings goes to its waiters, under back-pressure, not into the
 log. It has succeeded once it runs into what the ring continues; meeting anything later first proves
-that upstream ignored the cursor (contract, section 3). At most one request a feed at a time; one
-that fails for a moment is made again for as long as there is time. An owner in doubt whether
-upstream knows a cursor uses it, too (decision 0010).
+that upstream ignored the cursor (contract, section 3). At most one request a feed at a time, the
+owner's own included; one that fails for a moment is made again for as long as there is time.
 """
 
 import asyncio
@@ -24,7 +23,8 @@ from lebureau_relay.core.event import (
     trim,
     upstream_cursor,
 )
-from lebureau_relay.errors import SourceFailure, SourceProblem
+from lebureau_relay.errors import SourceFailure
+from lebureau_relay.relay.doubts import PASSING, withdraw
 from lebureau_relay.relay.feed import Feed
 from lebureau_relay.relay.group import Group, Outcome
 from lebureau_relay.relay.owner import Outside
@@ -35,14 +35,6 @@ from lebureau_relay.relay.subscriber import Subscriber
 # Upstream said nothing of the cursor; if the ring has let entries go, it is likeliest that it was
 # one of these.
 _UNKNOWABLE = (Outcome.TIMEOUT, Outcome.FAILED)
-
-# What may be over in a moment, while whoever is told a gap has lost what upstream still has.
-_PASSING = (
-    SourceProblem.UNAVAILABLE,
-    SourceProblem.THROTTLED,
-    SourceProblem.CUT,
-    SourceProblem.IDLE,
-)
 
 # A group is asked for at least so much of the time-out, however long it stood in the queue.
 _LEAST_SHARE = 0.05
@@ -118,30 +110,10 @@ class CatchUp:
             self._task.cancel()
         self.waiting = []
 
-    async def proves(self, credential: Credential, cursor: bytes, event: Event) -> bool:
-        """Whether upstream, asked once more for what follows `cursor`, says `event` first: only one
-        that knows the cursor does. Not while waiters are served.
+    async def in_turn(self, request: Coroutine[None, None, Outcome]) -> Outcome:
+        """A request of the owner's own (`doubts`). Waiters are served after it, and while they are
+        it fails: one request a feed at a time.
         """
-        outcome = await self._in_turn(self._says_first(credential, cursor, event))
-        self._feed.meter.catchup(outcome.value)
-        return outcome is Outcome.FILLED
-
-    async def opens(self, credential: Credential, cursor: bytes) -> Subscription | None:
-        """What follows `cursor`, for the owner to go on with; None if upstream will not, or while
-        waiters are served.
-        """
-        try:
-            await self._in_turn(self._open(credential, cursor))
-        except asyncio.CancelledError:
-            if self._request is not None:
-                self._request.close()
-                self._request = None
-            raise
-        request, self._request = self._request, None
-        return request
-
-    async def _in_turn(self, request: Coroutine[None, None, Outcome]) -> Outcome:
-        """A request of the owner's own; waiters are served after it: one a feed at a time."""
         if self._task is not None:
             request.close()
             return Outcome.FAILED
@@ -150,31 +122,10 @@ class CatchUp:
             await asyncio.wait({asking})
         finally:
             asking.cancel()
+            for group in self.waiting:  # their time begins now
+                group.since_s = self._feed.host.clock()
             self._task = asyncio.ensure_future(self._run()) if self.waiting else None
         return Outcome.FAILED if asking.cancelled() else asking.result()
-
-    async def _open(self, credential: Credential, cursor: bytes) -> Outcome:
-        try:
-            self._request = await self._source.open(self._feed.key, credential, cursor)
-        except SourceFailure:
-            return Outcome.FAILED
-        return Outcome.FILLED
-
-    async def _says_first(self, credential: Credential, cursor: bytes, event: Event) -> Outcome:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                request = await self._source.open(self._feed.key, credential, cursor)
-                try:
-                    said = await request.read(_leave_all)
-                finally:
-                    request.close()
-        except TimeoutError:
-            return Outcome.TIMEOUT
-        except SourceFailure:
-            return Outcome.FAILED
-        # Who answers any cursor with all that there is says the same first, and in it the cursor's.
-        ignored = any(event.id == cursor for event in said)
-        return Outcome.IGNORED if ignored or said[0] != event else Outcome.FILLED
 
     async def _run(self) -> None:
         try:
@@ -245,17 +196,16 @@ class CatchUp:
                 return await self._ask_once(group, credential, limit)
             except SourceFailure as failure:
                 # Those who hold that credential are out; others may have good ones.
-                if failure.problem is SourceProblem.UNAUTHORIZED:
-                    self._feed.owner.reject(credential)
-                elif failure.problem is SourceProblem.FORBIDDEN:
-                    self._feed.owner.forbid(credential)
-                elif failure.problem not in _PASSING:
+                if withdraw(self._feed.owner, failure, credential):
+                    continue
+                if failure.problem not in PASSING:
                     return Outcome.FAILED, None
-                else:
-                    if group.sent:  # go on from there
-                        group.base, group.skip = split_derived(trim(group.last_id))
-                    await self._pause(group, attempt, failure.retry_after_s)
-                    attempt += 1
+                if group.sent:  # go on from there
+                    group.base, group.skip = split_derived(trim(group.last_id))
+                    if not upstream_cursor(group.base):
+                        return Outcome.FAILED, None
+                await self._pause(group, attempt, failure.retry_after_s)
+                attempt += 1
         return Outcome.FAILED, None
 
     async def _pause(self, group: Group, attempt: int, hint_s: float | None) -> None:

@@ -18,6 +18,7 @@ from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import Event
 from lebureau_relay.core.history import ResumePlan
 from lebureau_relay.errors import CloseReason, Refusal, RefusalCode, SourceFailure, SourceProblem
+from lebureau_relay.relay.doubts import Doubt
 from lebureau_relay.relay.feed import Feed, FeedState
 from lebureau_relay.relay.observer import Observer
 from lebureau_relay.relay.ports import Identities, Identity, Source, Subscription
@@ -204,8 +205,8 @@ class Owner:
                 if not self._has_room(event):
                     await self._make_room()
                 if continuity.in_doubt:
-                    proof = feed.catchup.proves(credential, plan.cursor, event)
-                    continuity.settle(proved=await proof)
+                    doubt = Doubt(feed, outside, credential, plan.cursor)
+                    continuity.settle(proved=await doubt.proves(event))
                 self._append(continuity, event)
 
     async def _after_all(
@@ -215,11 +216,14 @@ class Owner:
         the cursor too. What is open stays so meanwhile, so that nothing more is lost if not.
         """
         plan = self._feed.history.plan_resume()
-        subscription = await self._feed.catchup.opens(credential, plan.cursor)
+        subscription = await Doubt(self._feed, self._outside, credential, plan.cursor).opens()
         if subscription is None:
-            return without, ResumePlan(b"")
-        without.close()
+            subscription, plan = without, ResumePlan(b"")
+        else:
+            without.close()
         self._subscription = subscription
+        if self._accepted != credential:
+            raise SourceFailure(SourceProblem.REPLACED, "its credential was withdrawn meanwhile")
         return subscription, plan
 
     def _take(self, continuity: Continuity, events: Sequence[Event]) -> Sequence[Event]:

@@ -76,7 +76,11 @@ class HttpSubscription:
         return self._idle_timeout_s * (1 if self._upstream.sends_comments else _PATIENCE)
 
     async def read(self, take: Take) -> Sequence[Event]:
-        """Hand events on as they come, until some are left."""
+        """Hand events on as they come, until some are left. Raises RuntimeError for a second reader
+        at a time, who would leave the first without a word.
+        """
+        if self._waiter is not None:
+            raise RuntimeError("somebody reads this subscription already")
         self._take = take
         self._waiter = asyncio.get_running_loop().create_future()
         self.look()  # at what came while nobody read

@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 
 
 async def together(*lives: Coroutine[None, None, None]) -> None:
-    """Run them until all are done or one fails; then none goes on. Raises what failed first.
+    """Run them until all are done or one fails; then none goes on. Raises what failed.
 
     No TaskGroup: one that is cancelled in the moment in which a part fails tells only of the
     failure (Python 3.11 and 3.12). Whoever catches that and goes on, as all do here to whom a
@@ -22,4 +22,5 @@ async def together(*lives: Coroutine[None, None, None]) -> None:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
     for part in done:
-        part.result()
+        if not part.cancelled():
+            part.result()

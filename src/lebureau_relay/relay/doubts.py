@@ -1,0 +1,115 @@
+"""What an owner asks upstream once more, because it doubts an answer: whether it knows the one id
+that is left (decision 0010), and whether it takes the cursor after all.
+
+Short requests, which take their turn with the feed's catch-up.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lebureau_relay.core.credential import Credential
+from lebureau_relay.core.event import Event, split_derived, trim
+from lebureau_relay.errors import SourceFailure, SourceProblem
+from lebureau_relay.relay.group import Outcome
+from lebureau_relay.relay.ports import Subscription
+
+if TYPE_CHECKING:
+    from lebureau_relay.relay.feed import Feed
+    from lebureau_relay.relay.owner import Outside, Owner
+
+# What may be over in a moment, while whoever is told a gap has lost what upstream still has.
+PASSING = (
+    SourceProblem.UNAVAILABLE,
+    SourceProblem.THROTTLED,
+    SourceProblem.CUT,
+    SourceProblem.IDLE,
+)
+
+
+@dataclass(slots=True)
+class Doubt:
+    """One question: what follows `cursor`, on behalf of `credential`?"""
+
+    feed: "Feed"
+    outside: "Outside"
+    credential: Credential
+    cursor: bytes
+
+    async def proves(self, event: Event) -> bool:
+        """Whether upstream says `event` first, and not the cursor's own: mostly one that knows the
+        cursor.
+        """
+        outcome = await self.feed.catchup.in_turn(self._says_first(event))
+        self.feed.meter.catchup(outcome.value)
+        return outcome is Outcome.FILLED
+
+    async def opens(self) -> Subscription | None:
+        """What follows, for the owner to go on with; None if upstream will not."""
+        opened: list[Subscription] = []
+        try:
+            outcome = await self.feed.catchup.in_turn(self._open(opened))
+        except asyncio.CancelledError:
+            for subscription in opened:
+                subscription.close()
+            raise
+        return opened[0] if outcome is Outcome.FILLED else None
+
+    async def _open(self, opened: list[Subscription]) -> Outcome:
+        try:
+            async with asyncio.timeout(self.feed.host.timings.catchup_timeout_s):
+                opened.append(await self._ask())
+        except TimeoutError:
+            return Outcome.TIMEOUT
+        except SourceFailure as failure:
+            withdraw(self.feed.owner, failure, self.credential)
+            return Outcome.FAILED
+        return Outcome.FILLED
+
+    async def _ask(self) -> Subscription:
+        return await self.outside.source.open(self.feed.key, self.credential, self.cursor)
+
+    async def _says_first(self, event: Event) -> Outcome:
+        try:
+            async with asyncio.timeout(self.feed.host.timings.catchup_timeout_s):
+                said = await self._first_words()
+        except TimeoutError:
+            return Outcome.TIMEOUT
+        except SourceFailure as failure:
+            withdraw(self.feed.owner, failure, self.credential)
+            return Outcome.FAILED
+        # Who answers any cursor with all that there is says the same first, and in it the cursor's
+        # event. And without an id of its own, one greeting is like another.
+        ignored = any(trim(one.id) == trim(self.cursor) for one in said)
+        named = not split_derived(event.id)[1]
+        return Outcome.FILLED if named and not ignored and said[0] == event else Outcome.IGNORED
+
+    async def _first_words(self) -> Sequence[Event]:
+        """What upstream says first, asked again where it fails for a moment."""
+        attempt = 0
+        while True:
+            try:
+                request = await self._ask()
+                try:
+                    return await request.read(lambda events: events)
+                finally:
+                    request.close()
+            except SourceFailure as failure:
+                if failure.problem not in PASSING:
+                    raise
+                hint_s = failure.retry_after_s
+            backoff = self.outside.backoff
+            await asyncio.sleep(backoff.delay_s(attempt, hint_s, self.outside.uniform))
+            attempt += 1
+
+
+def withdraw(owner: "Owner", failure: SourceFailure, credential: Credential) -> bool:
+    """Upstream's no to a credential is final, whatever was asked. Whether it was that."""
+    if failure.problem is SourceProblem.UNAUTHORIZED:
+        owner.reject(credential)
+    elif failure.problem is SourceProblem.FORBIDDEN:
+        owner.forbid(credential)
+    else:
+        return False
+    return True
