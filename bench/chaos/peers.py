@@ -57,7 +57,7 @@ _OURS = {
 }
 # Megabytes at once: a browser under remote control and scripts that read byte by byte take minutes
 # for them, which says nothing of a relay. These are for the crowd alone, and for one at a time.
-HEAVY = {"clients-frozen", "clients-frozen-long", "oversize"}
+HEAVY = {"clients-frozen", "clients-frozen-long", "clients-frozen-paced", "oversize"}
 
 
 class Peer(Process):
