@@ -253,13 +253,21 @@ async def make_clients_good(stage: Stage) -> None:
 def _silent_strangers(stage: Stage, count: str) -> None:
     """So many sockets to each relay."""
     for relay in stage.relays:
-        stage.strangers.be_silent(relay.port, int(count))
+        stage.strangers.sit(relay.port, int(count))
 
 
 def _guessers(stage: Stage, count: str) -> None:
     _, stream = stage.feeds[0]
     for relay in stage.relays:
         stage.strangers.guess(relay.port, stream.path, int(count))
+
+
+def _more_tabs(stage: Stage, count: str) -> None:
+    """So many more streams of the first user at each relay."""
+    user, stream = stage.feeds[0]
+    request = f"GET {stream.path} HTTP/1.1\r\nHost: x\r\nx-api-key: {user.key}\r\n\r\n"
+    for relay in stage.relays:
+        stage.strangers.sit(relay.port, int(count), request.encode())
 
 
 # -- the machine
@@ -323,6 +331,7 @@ ACTS: dict[tuple[str, str], Act] = {
     **{("redis", verb): act for verb, act in shared.ACTS.items()},
     ("strangers", "silent"): _silent_strangers,
     ("strangers", "guess"): _guessers,
+    ("strangers", "more-tabs"): _more_tabs,
     ("strangers", "leave"): lambda stage: stage.strangers.leave(),
     ("clock", "set"): _clock,
     ("dns", "gone"): _names(gone=True),

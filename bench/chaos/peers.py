@@ -52,7 +52,14 @@ ABOUT = {
 # and nginx is several; names and certificates, of which peers here know none.
 _OURS = {
     *("log-full", "log-stuck", "descriptors", "memory", "dns-gone", "certificate-expired"),
-    *("max-stale", "connects-limited", "retire-oldest", "operator-ends", "collector-away"),
+    *(
+        "max-stale",
+        "connects-limited",
+        "retire-oldest",
+        "too-many-streams",
+        "operator-ends",
+        "collector-away",
+    ),
     *("long-ids", "strangers"),
 }
 # Megabytes at once: a browser under remote control and scripts that read byte by byte take minutes

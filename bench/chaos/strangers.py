@@ -1,4 +1,6 @@
-"""Who comes and is nobody's client: sockets that say nothing, and programs that guess keys."""
+"""Who comes and is none of the clients that are judged: sockets that say nothing, programs that
+guess keys, more tabs of a user.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -16,9 +18,9 @@ class Strangers:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def be_silent(self, port: int, count: int) -> None:
-        """So many connections that send nothing, and come back when they are dropped."""
-        self._tasks |= {asyncio.ensure_future(self._sit(port, one)) for one in range(count)}
+    def sit(self, port: int, count: int, said: bytes = b"") -> None:
+        """So many connections that say this and no more, and come back when they are dropped."""
+        self._tasks |= {asyncio.ensure_future(self._sit(port, one, said)) for one in range(count)}
 
     def guess(self, port: int, path: str, count: int) -> None:
         """So many, each trying one key after the other."""
@@ -32,9 +34,9 @@ class Strangers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    async def _sit(self, port: int, number: int) -> None:
+    async def _sit(self, port: int, number: int, said: bytes) -> None:
         while True:
-            await self._talk(port, number, b"", None)
+            await self._talk(port, number, said, None)
             await asyncio.sleep(_PAUSE_S)
 
     async def _try_keys(self, port: int, path: str, number: int) -> None:
