@@ -5,6 +5,7 @@ relay, its peers and a deployment of yours.
 
     scenarios/, plan        what is broken, as short files; random schedules of several, by a seed
     stage, acts, runner     a deployment, what can be done to it, and episodes
+    shared, strangers       acts on its Redis; who comes besides its clients
     story                   what upstream says, with numbers (the API itself is the simulator)
     road, world             the network between all of them; a relay's clock, names, certificates
     processes               relays and what they share, to be killed and stopped

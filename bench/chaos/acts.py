@@ -7,13 +7,10 @@ import asyncio
 import resource
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
-from redis import Redis
-from redis.exceptions import RedisError
-
+from bench.chaos import shared
 from bench.chaos.plan import Episode, Step
-from bench.chaos.processes import Process, Relay, Valkey
+from bench.chaos.processes import Process, Relay
 from bench.chaos.road import Road
 from bench.chaos.stage import Stage
 from bench.chaos.starvation import pulses, starve
@@ -78,6 +75,11 @@ def _burst(stage: Stage, count: str, pad_bytes: str, feeds: str) -> None:
     for feed in range(int(feeds) or stage.size.feeds):
         for _ in range(int(count)):
             stage.story.say(feed % stage.size.feeds, int(pad_bytes))
+
+
+def _long_ids(stage: Stage, size_bytes: str) -> None:
+    """Ids of that size from now on; 0: as they were."""
+    stage.id_bytes = int(size_bytes)
 
 
 # -- roads
@@ -198,38 +200,16 @@ def _memory(stage: Stage, number: str, spare_mib: str) -> None:
         relay.limit(resource.RLIMIT_AS, relay.address_bytes + (int(spare_mib) << 20))
 
 
+async def _end_streams(stage: Stage, number: str) -> None:
+    await _relay(stage, number).end_streams(stage.session)
+
+
+def _kill_worker(stage: Stage, number: str, which: str) -> None:
+    _relay(stage, number).kill_worker(int(which))
+
+
 def _free(stage: Stage, number: str) -> None:
     _relay(stage, number).free()
-
-
-# -- Redis
-
-
-def _redis(act: Callable[[Valkey], Awaitable[None] | None]) -> Act:
-    return lambda stage: act(stage.redis) if stage.redis is not None else None
-
-
-def _ask(*command: str) -> Act:
-    async def act(server: Valkey) -> None:
-        def ask() -> None:
-            with Redis("127.0.0.1", server.port, socket_timeout=5.0) as client:
-                client.execute_command(*command)
-
-        if server.alive and not server.stopped:
-            with suppress(RedisError):  # stopped or killed meanwhile
-                await asyncio.to_thread(ask)
-
-    return _redis(act)
-
-
-async def _start_redis(server: Valkey) -> None:
-    server.signal(signal.SIGCONT)
-    if not server.alive:
-        await server.start()
-
-
-async def _kill_redis(server: Valkey) -> None:
-    await server.end()
 
 
 async def make_good(stage: Stage) -> None:
@@ -238,15 +218,15 @@ async def make_good(stage: Stage) -> None:
     """
     await _up(stage)
     _clear(stage)
+    _long_ids(stage, "0")
+    await stage.strangers.leave()
     for road in (stage.road, *stage.redis_roads):
         road.heal()
         await road.start()
     if stage.certificate is not None:
         stage.certificate.renew()
     if stage.redis is not None:
-        await _start_redis(stage.redis)
-        await ACTS["redis", "roomy"](stage)
-        await ACTS["redis", "writable"](stage)
+        await shared.make_good(stage)
     _clock(stage, "0")
     ACTS["dns", "back"](stage)
     for number, relay in enumerate(stage.relays):
@@ -265,6 +245,29 @@ async def make_clients_good(stage: Stage) -> None:
     await stage.wait_for(lambda: all(tab.open for tab in stage.tabs), "every client streams")
     if stage.redis is not None:
         await stage.together()
+
+
+# -- who comes besides
+
+
+def _silent_strangers(stage: Stage, count: str) -> None:
+    """So many sockets to each relay."""
+    for relay in stage.relays:
+        stage.strangers.sit(relay.port, int(count))
+
+
+def _guessers(stage: Stage, count: str) -> None:
+    _, stream = stage.feeds[0]
+    for relay in stage.relays:
+        stage.strangers.guess(relay.port, stream.path, int(count))
+
+
+def _more_tabs(stage: Stage, count: str) -> None:
+    """So many more streams of the first user at each relay."""
+    user, stream = stage.feeds[0]
+    request = f"GET {stream.path} HTTP/1.1\r\nHost: x\r\nx-api-key: {user.key}\r\n\r\n"
+    for relay in stage.relays:
+        stage.strangers.sit(relay.port, int(count), request.encode())
 
 
 # -- the machine
@@ -303,6 +306,7 @@ ACTS: dict[tuple[str, str], Act] = {
     ("upstream", "up"): _up,
     ("upstream", "restart"): _restart_upstream,
     ("upstream", "burst"): _burst,
+    ("upstream", "long-ids"): _long_ids,
     **{("road", k): v for k, v in _road_verbs(lambda stage: [stage.road]).items()},
     **{("clients", k): v for k, v in _road_verbs(_client_roads).items()},
     # No real client gives up a connection on which nothing comes, so those are spared.
@@ -320,18 +324,15 @@ ACTS: dict[tuple[str, str], Act] = {
     ("relay", "descriptors"): _descriptors,
     ("relay", "memory"): _memory,
     ("relay", "free"): _free,
+    ("relay", "end-streams"): _end_streams,
+    ("relay", "kill-worker"): _kill_worker,
     ("relay", "clock"): _relay_clock,
-    ("redis", "kill"): _redis(_kill_redis),
-    ("redis", "start"): _redis(_start_redis),
-    ("redis", "pause"): _redis(lambda server: server.signal(signal.SIGSTOP)),
-    ("redis", "resume"): _redis(lambda server: server.signal(signal.SIGCONT)),
     ("redis", "starve"): _starve(lambda stage: stage.redis),
-    ("redis", "flush"): _ask("FLUSHALL"),
-    ("redis", "full"): _ask("CONFIG", "SET", "maxmemory", "1"),
-    ("redis", "roomy"): _ask("CONFIG", "SET", "maxmemory", "0"),
-    # the replica of a server that isn't there
-    ("redis", "read-only"): _ask("REPLICAOF", "127.0.0.1", "1"),
-    ("redis", "writable"): _ask("REPLICAOF", "NO", "ONE"),
+    **{("redis", verb): act for verb, act in shared.ACTS.items()},
+    ("strangers", "silent"): _silent_strangers,
+    ("strangers", "guess"): _guessers,
+    ("strangers", "more-tabs"): _more_tabs,
+    ("strangers", "leave"): lambda stage: stage.strangers.leave(),
     ("clock", "set"): _clock,
     ("dns", "gone"): _names(gone=True),
     ("dns", "back"): _names(gone=False),

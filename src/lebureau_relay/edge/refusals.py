@@ -42,12 +42,16 @@ def problem(refusal: Refusal) -> web.Response:
         "detail": refusal.detail,
         "code": refusal.code.value,
     }
-    return web.Response(
+    response = web.Response(
         status=status,
         body=json.dumps(document).encode(),
         content_type="application/problem+json",
         headers=headers,
     )
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        # Another replica may have what this one lacks; by a kept connection a client asks this one.
+        response.force_close()
+    return response
 
 
 def soft(
