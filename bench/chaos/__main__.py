@@ -35,7 +35,9 @@ _SHORT_ALONE = ("cut-at-any-byte", "cursor-ignored")
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
-    parser.add_argument("scenario", nargs="*", help="play these, each alone; `all` for every one")
+    parser.add_argument(
+        "scenario", nargs="*", help="play these, each alone; a+b: together; `all` for every one"
+    )
     parser.add_argument("--list", action="store_true", help="name the scenarios, and play none")
     parser.add_argument("--seed", type=int, default=37, help="replays a run")
     parser.add_argument("--minutes", type=float, help="a long run, results and document")
@@ -77,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     if asked.clients < 1 or not 0 < asked.patience < math.inf:
         parser.error("--clients and --patience are above 0")
     known = plan.scenarios()
-    unknown = set(asked.scenario) - set(known) - {"all"}
+    unknown = {name for one in asked.scenario for name in one.split("+")} - set(known) - {"all"}
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; --list names them")
     return asked
@@ -120,6 +122,18 @@ async def _play_foreign(scenarios: list[plan.Scenario], asked: argparse.Namespac
     return good
 
 
+async def _together(chosen: list[plan.Scenario], size: Size, seed: int) -> bool:
+    """At once, as random schedules have them: on one relay if all may be there, else on three."""
+    on = "one" if all("one" in one.on for one in chosen) else "three"
+    async with Stage(size, Setting(plan.STAGES[on]), seed) as stage:
+        await stage.opened()
+        outcome = await runner.played(
+            stage, plan.together(chosen, random.Random(str(seed)), on), on
+        )
+        print(outcome, flush=True)
+        return outcome.good
+
+
 async def _short(known: dict[str, plan.Scenario], seed: int) -> bool:
     """Two alone, then a few random schedules on either stage."""
     good = await _play([known[name] for name in _SHORT_ALONE], SMALL, seed)
@@ -159,7 +173,11 @@ def _run(asked: argparse.Namespace, known: dict[str, plan.Scenario]) -> int:
         good = uvloop.run(_play_foreign(chosen, asked))
     elif names:
         size = LARGE if asked.large else SMALL
-        good = uvloop.run(_play([known[name] for name in names], size, asked.seed))
+        good = uvloop.run(_play([known[name] for name in names if name in known], size, asked.seed))
+        for one in names:
+            if one not in known:
+                chosen = [known[name] for name in one.split("+")]
+                good &= uvloop.run(_together(chosen, size, asked.seed))
     else:
         good = uvloop.run(_short(known, asked.seed))
     print("as promised" if good else "NOT as promised")

@@ -88,6 +88,11 @@ def mixed(pool: Sequence[Scenario], dice: random.Random, stage: str, most: int =
         clash = any(one.forgets for one in together) and any(one.cold for one in together)
         if other not in chosen and not clash:
             chosen.append(other)
+    return together(chosen, dice, stage)
+
+
+def together(chosen: Sequence[Scenario], dice: random.Random, stage: str) -> Episode:
+    """These at once."""
     return _episode(chosen, dice, STAGES[stage], 4.0)
 
 

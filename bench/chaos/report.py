@@ -134,7 +134,8 @@ def _summary(said: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{said['minutes']:g} minutes of random faults with {size['tabs']} clients on {size['feeds']} feeds and one of each library, "
         f"seed {said['seed']}, begun {said['started'][:10]} on {said['machine']['processor']} ({said['machine']['cores']} cores, shared with other work); "
-        f"then every scenario alone, with 40 clients. Commit {said['commit']}.\n"
+        f"then every scenario alone, with 40 clients. Commit {said['commit']}"
+        f"{', alone ' + said['alone_commit'] if 'alone_commit' in said else ''}.\n"
     )
     yield "| | random schedules | scenarios alone |"
     yield "| --- | --- | --- |"
@@ -155,6 +156,12 @@ def _summary(said: dict[str, Any]) -> Iterator[str]:
     if bad:
         yield "\n**Not as promised:**\n"
         yield from (f"* {' + '.join(one['names'])} ({one['on']}): {_why(one)}" for one in bad)
+    for again in said.get("again", ()):
+        yield (
+            f"\nPlayed again with {size['tabs']} clients since what was found is mended, commit {again['commit']}: "
+            f"`python -m bench.chaos {again['names']} --large --seed N`, {again['times']} seeds, "
+            f"{again['good']} as promised, lost {again['lost']}, repeated {again['repeated']}."
+        )
     yield ""
 
 

@@ -197,3 +197,18 @@ def test_same_is_id_type_and_data():
     assert not any(same(entry, event) for event in [*others, Event(b"a", b"", None)])
     assert not same(big, Event(b"a", b"", None))
     assert not same(big, Event(b"b", b"relay.gap", b"x"))
+
+
+@pytest.mark.parametrize(
+    ("proved", "gap"), [(True, []), (False, ["GAP upstream z at z"])], ids=["proved", "refuted"]
+)
+def test_one_id_after_a_gap_is_doubted_until_somebody_has_asked(proved, gap):
+    feed = Feed()
+    feed.connect("a=1", "b=2")
+    assert not feed.continuity.in_doubt
+    assert feed.connect("z=9") == ["GAP upstream b at b", "z=9"]
+    feed.connect()
+    assert feed.continuity.in_doubt
+    feed.continuity.settle(proved=proved)
+    assert not feed.continuity.in_doubt
+    assert feed.take("y=8", "x=7") == [*gap, "y=8", "x=7"]
