@@ -194,10 +194,12 @@ def _judge_one(diary: Diary, top: int) -> _Sum:
     found, seen, newest = _Sum(), set[int](), diary.since
     holes: list[tuple[int, int, int]] = []  # first, last, place in the diary
     told = _told(diary)
-    retold = -1  # after a gap what came before may come again, in order; this did last
+    # After a gap what came before may come again, in order; this did last. Of what is known already
+    # nothing is missed where an API that ignores cursors leaves some out of that.
+    retold = 0
     for place, number in enumerate(diary.numbers):
         known = number in seen or number <= diary.since
-        if 0 <= number <= newest and (place in told or number == retold + 1 > 0):
+        if 0 <= number <= newest and (place in told or 0 < retold < number):
             found.again += 1
             retold = number
         elif known:
@@ -209,6 +211,7 @@ def _judge_one(diary: Diary, top: int) -> _Sum:
         elif number > newest + 1 and newest >= 0:
             holes.append((newest + 1, number - 1, place))
         seen.add(number)
+        retold = 0 if number > newest else retold
         newest = max(newest, number)
     if newest < top:
         holes.append((newest + 1 if newest >= 0 else top, top, len(diary.numbers)))

@@ -59,6 +59,12 @@ def test_after_a_gap_what_came_before_may_come_again_in_order():
     assert (judged.again, judged.reordered) == (4, 0), "from before its time, too"
     judged = judge([diary([1, 2, 3, 2, 2, 3, 4, 5, 6], gaps=[(3, "upstream")])], SAID)
     assert (judged.again, judged.repeated) == (2, 1)
+    judged = judge([diary([1, 2, 3, 4, 1, 3, 4, 5, 6], gaps=[(4, "upstream")])], SAID)
+    assert (judged.again, judged.repeated, judged.lost) == (3, 0, 0)
+    judged = judge([diary([1, 2, 3, 4, 3, 4, 5, 4, 6], gaps=[(4, "upstream")])], SAID)
+    assert (judged.again, judged.repeated) == (2, 1), "that far, no further"
+    judged = judge([diary([1, 2, 1, 2, 3, 4, 3, 4, 5, 6], gaps=[(2, "upstream")])], SAID)
+    assert (judged.again, judged.repeated) == (2, 2), "and not once something new has come"
 
 
 def test_one_event_after_a_gap_excuses_nothing_that_is_missing_behind_it():
