@@ -159,7 +159,7 @@ class Errand:
 
 class Tab:
     """One client. `ports` are those of the replicas, which it tries in any order; `home` is the one
-    it begins at. What it chooses is drawn from `seed`.
+    it begins at. What it chooses is drawn from `seed`; None: from chance.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Tab:
         errand: Errand,
         ports: Sequence[int],
         home: int,
-        seed: int = 0,
+        seed: int | None = None,
         heard: Heard | None = None,
     ) -> None:
         self.diary = Diary(errand.feed)

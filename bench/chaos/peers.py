@@ -136,7 +136,7 @@ class PeerStage(Stage):
         await relay.start(self.session)
         self.fronts.append(await self.new_road(port))
         if self.peer == "nchan":  # which names events in its own way
-            self.heard = self.story.name
+            self.on_event = self.story.name
 
     def _reader(self, port: int, env: Mapping[str, str]) -> Process:
         more = (f"http://127.0.0.1:{port}/publish", str(self.folder / "place"))

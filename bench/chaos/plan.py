@@ -84,8 +84,8 @@ def mixed(pool: Sequence[Scenario], dice: random.Random, stage: str, most: int =
     first = dice.choice(fit)
     chosen = [first]
     for other in dice.sample(fit, dice.randint(0, most - 1)):
-        together = [*chosen, other]
-        clash = any(one.forgets for one in together) and any(one.cold for one in together)
+        both = [*chosen, other]
+        clash = any(one.forgets for one in both) and any(one.cold for one in both)
         if other not in chosen and not clash:
             chosen.append(other)
     return together(chosen, dice, stage)

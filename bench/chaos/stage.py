@@ -85,7 +85,7 @@ class Stage:
         self.reader_roads: list[Road] = []
         self.strangers = Strangers()
         self.id_bytes = 0  # of upstream's ids, where they are to be longer than usual
-        self.heard: Heard | None = None  # asks the crowd what a relay calls events
+        self.on_event: Heard | None = None  # asks the crowd what a relay calls events
         self.dice = random.Random(seed)
         self._life = AsyncExitStack()
 
@@ -212,7 +212,7 @@ class Stage:
             feed = number % size.feeds
             home = (number // size.feeds + feed) % replicas
             seed = self.dice.randrange(1 << 30)
-            self.tabs.append(Tab(self._errand(feed), ports, home, seed, self.heard))
+            self.tabs.append(Tab(self._errand(feed), ports, home, seed, self.on_event))
             if number % 20 == 19:
                 await asyncio.sleep(0.1)  # not all in one instant
         self._life.push_async_callback(self._close_tabs)
