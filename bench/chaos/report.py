@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,6 +13,7 @@ from bench.chaos.library import LIBRARIES
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 _MIB = 1 << 20
 # Histories grow for as long as `replay.max_age` lets them: a long run is looked at from then on.
+_STEP_MIB = 4  # a look to the next may differ by this for no reason
 _FILLING_MINUTES = 6
 
 _OPENING = """# Reliability
@@ -52,6 +54,8 @@ _PROMISES = """## What is promised
 * **A relay that has just started believes upstream.** It holds no history, or one event, so it can't prove that upstream honoured a cursor: if upstream
   forgets what it said at the same time as the last relay that knew it ends, what fell between is missing without a word. The schedules
   never combine the two. Once upstream was found out, it must prove its answer also where one event is all that is known since.
+* **An API that answers a cursor which it has forgotten with all that it still has** can't be told from one that remembers, where one event is all that is
+  known, or while a client is caught up: it is believed until what it brings contradicts what is known. The gap then names the last event that is sure.
 * **What upstream says twice comes twice**, and what upstream never said again is missing: with a gap.
 * **A client that does not name its place** gets what is new; see the clients' table for who does what.
 * Delay: a dead connection is found by silence (`upstream.idle_timeout`), a killed owner's lease runs out (`redis.lease_ttl`). Nothing is lost meanwhile, only late.
@@ -232,6 +236,7 @@ def _flat(said: dict[str, Any]) -> Iterator[str]:
     yield f"Histories fill for {_FILLING_MINUTES} minutes; a run of three times that is looked at from then on. Tasks go with the feeds that a relay owns.\n"
     yield "| relays | minutes | resident memory | descriptors | tasks |"
     yield "| --- | --- | --- | --- | --- |"
+    steps: list[str] = []
     for on, replicas in plan.STAGES.items():
         mine = [looks for (stage, _), looks in lives.items() if stage == on and len(looks) > 3]
         if not mine:
@@ -247,7 +252,30 @@ def _flat(said: dict[str, Any]) -> Iterator[str]:
             f"| {replicas} | {minutes:.0f} | {memory[0]:.1f} → {memory[1]:.1f} MiB | {files[0]:.0f} → {files[1]:.0f} "
             f"| {tasks[0]:.0f} → {tasks[1]:.0f} |"
         )
+        steps += _steps(looks, said, replicas)
+    yield from steps
     yield ""
+
+
+def _steps(
+    looks: Sequence[tuple[float, dict[str, int]]], said: dict[str, Any], replicas: int
+) -> Iterator[str]:
+    """By which schedules the memory rose: it does so in steps."""
+    names = {
+        look["at_s"]: " + ".join(one["names"])
+        for look, one in zip(said["resources"], said["mixed"], strict=False)
+    }
+    sizes = [(at_s, values["resident_bytes"] / _MIB) for at_s, values in looks]
+    rises = [(now - before, names[at_s]) for (_, before), (at_s, now) in pairwise(sizes)]
+    steps = [f"+{by:.0f} MiB by `{name}`" for by, name in rises if by > _STEP_MIB]
+    if steps:
+        rest = sum(by for by, _ in rises if by <= _STEP_MIB)
+        minutes = (sizes[-1][0] - sizes[0][0]) / 60
+        yield (
+            f"\nThe memory of {replicas} rises in steps: {', '.join(steps)}; by all other schedules together {rest:+.0f} MiB in {minutes:.0f} "
+            "minutes. An API that says again all that it ever said fills every history to its bound (1000 events each); what the allocator took "
+            "for that it seems to keep: that is read off the names, not measured."
+        )
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
