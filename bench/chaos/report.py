@@ -273,8 +273,8 @@ def _steps(
         minutes = (sizes[-1][0] - sizes[0][0]) / 60
         yield (
             f"\nThe memory of {replicas} rises in steps: {', '.join(steps)}; by all other schedules together {rest:+.0f} MiB in {minutes:.0f} "
-            "minutes. An API that says again all that it ever said fills every history to its bound (1000 events each); what the allocator took "
-            "for that it seems to keep: that is read off the names, not measured."
+            "minutes. Histories fill meanwhile, to their bound of 1000 events where the API says its whole log again; how much of this is theirs "
+            "and what the allocator keeps was not measured, so that it stays flat is not shown by this run."
         )
 
 
