@@ -310,3 +310,92 @@ async def test_a_feed_that_ends_while_it_is_asked_leaves_nothing_behind(house):
     client.leave()
     await house.advance(100)
     assert not house.api.listening
+
+
+async def test_an_event_that_takes_its_id_away_proves_nothing(house):
+    """`id:` without a value: one greeting is like another, whoever is greeted."""
+    client = await forgets_but_one(house)
+    house.api.note_ids(5)
+    house.api.log.clear()
+    await house.advance(1)
+    for _ in range(2):
+        house.api.emit(said("", "welcome"))
+        await house.settle()
+    await house.advance(6)
+    assert client.told[4:6] == ["4", "relay.gap"]
+    assert [block.data for block in client.reader.events[4:]] == ["welcome"] * 2
+
+
+@pytest.mark.parametrize("event", [unnamed("tick"), said("", "welcome")], ids=["derived", "none"])
+async def test_what_can_prove_nothing_is_not_asked_about(house, event):
+    client = await forgets_but_one(house)
+    house.api.log.clear()
+    await house.advance(1)
+    house.api.emit(event)
+    await house.settle()
+    assert client.told[4:6] == ["4", "relay.gap"], "at once"
+    assert house.api.cursors == ["", "2", "4"]
+    assert house.meter.catchups == []
+
+
+@pytest.mark.parametrize("answer", ["proof", "failure"])
+async def test_a_credential_that_is_revoked_while_it_asks_neither_proves_nor_asks_again(
+    house, answer
+):
+    """Bob's is asked with instead, and nobody is told a gap for it."""
+    await house.join(who=ALICE)
+    bob = await house.join(who=BOB)
+    await house.emit(1, 2, 3)
+    house.api.log.clear()
+    house.api.cut()
+    await house.advance(1)
+    await house.emit(4)
+    house.api.cut()
+    real, held = house.api.open, asyncio.Event()
+
+    async def slow(key, who, cursor):
+        line = await real(key, who, cursor)
+        if len(house.api.asks) == 4:
+            await held.wait()
+            if answer == "failure":
+                line.close()
+                raise SourceFailure(SourceProblem.UNAVAILABLE, "503")
+        return line
+
+    house.api.open = slow
+    await house.advance(1)
+    await house.emit(5)
+    assert house.api.cursors == ["", "2", "4", "4"]
+    assert {ask.credential for ask in house.api.asks} == {ALICE}
+    house.register.withdrawn.add(ALICE)
+    house.hub.revoke(ALICE)
+    held.set()
+    await house.advance(6)
+    await house.emit(6)
+    assert {ask.credential for ask in house.api.asks[4:]} == {BOB}
+    assert bob.told == ["1", "2", "3", "relay.gap", "4", "5", "6"]
+    assert house.api.line.ask.credential == BOB
+
+
+async def test_only_what_was_asked_is_counted(house):
+    """A proof while clients are being caught up is no request, so it is none that failed."""
+    client = await forgets_but_one(house)
+    house.api.known = "live"
+    await house.join("strange")
+    await house.advance(1)
+    await house.emit(7)
+    assert client.told[4:] == ["4", "relay.gap", "7"]
+    assert house.api.cursors == ["", "2", "strange", "4"]
+    await house.advance(6)
+    assert len(house.meter.catchups) == len(house.api.asks) - 3 == 1
+
+
+@pytest.mark.parametrize("answer", ["filled", "failed"])
+async def test_a_cursor_that_is_asked_with_after_all_is_counted(house, answer):
+    await house.join()
+    await house.emit(1, 2)
+    house.api.answers.extend([REJECTED, REJECTED, None, None if answer == "filled" else REJECTED])
+    house.api.cut()
+    await house.advance(2)
+    assert house.api.cursors == ["", "1", "1", "", "1"]
+    assert house.meter.catchups == [answer]

@@ -110,13 +110,13 @@ class CatchUp:
             self._task.cancel()
         self.waiting = []
 
-    async def in_turn(self, request: Coroutine[None, None, Outcome]) -> Outcome:
-        """A request of the owner's own (`doubts`). Waiters are served after it, and while they are
-        it fails: one request a feed at a time.
+    async def in_turn(self, request: Coroutine[None, None, Outcome]) -> Outcome | None:
+        """Make a request of the owner's own (`doubts`); how it went. Waiters are served after it,
+        and while they are it is not made (None): one request a feed at a time.
         """
         if self._task is not None:
             request.close()
-            return Outcome.FAILED
+            return None
         self._task = asking = asyncio.ensure_future(request)
         try:
             await asyncio.wait({asking})
@@ -125,7 +125,11 @@ class CatchUp:
             for group in self.waiting:  # their time begins now
                 group.since_s = self._feed.host.clock()
             self._task = asyncio.ensure_future(self._run()) if self.waiting else None
-        return Outcome.FAILED if asking.cancelled() else asking.result()
+        if asking.cancelled():  # the feed ends
+            return None
+        outcome = asking.result()
+        self._feed.meter.catchup(outcome.value)
+        return outcome
 
     async def _run(self) -> None:
         try:

@@ -28,7 +28,7 @@ PASSING = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Doubt:
     """One question: what follows `cursor`, on behalf of `credential`?"""
 
@@ -39,10 +39,11 @@ class Doubt:
 
     async def proves(self, event: Event) -> bool:
         """Whether upstream says `event` first, and not the cursor's own: mostly one that knows the
-        cursor.
+        cursor. Without an id of its own one greeting is like another, so that is not asked about.
         """
+        if not event.id or split_derived(event.id)[1]:
+            return False
         outcome = await self.feed.catchup.in_turn(self._says_first(event))
-        self.feed.meter.catchup(outcome.value)
         return outcome is Outcome.FILLED
 
     async def opens(self) -> Subscription | None:
@@ -80,15 +81,16 @@ class Doubt:
             withdraw(self.feed.owner, failure, self.credential)
             return Outcome.FAILED
         # Who answers any cursor with all that there is says the same first, and in it the cursor's
-        # event. And without an id of its own, one greeting is like another.
+        # event.
         ignored = any(trim(one.id) == trim(self.cursor) for one in said)
-        named = not split_derived(event.id)[1]
-        return Outcome.FILLED if named and not ignored and said[0] == event else Outcome.IGNORED
+        return Outcome.FILLED if said[0] == event and not ignored else Outcome.IGNORED
 
     async def _first_words(self) -> Sequence[Event]:
-        """What upstream says first, asked again where it fails for a moment."""
+        """What upstream says first, asked again where it fails for a moment: not by a credential
+        that has lost its right meanwhile.
+        """
         attempt = 0
-        while True:
+        while self.feed.owner.accepted == self.credential:
             try:
                 request = await self._ask()
                 try:
@@ -102,6 +104,7 @@ class Doubt:
             backoff = self.outside.backoff
             await asyncio.sleep(backoff.delay_s(attempt, hint_s, self.outside.uniform))
             attempt += 1
+        raise SourceFailure(SourceProblem.REPLACED, "its credential was withdrawn")
 
 
 def withdraw(owner: "Owner", failure: SourceFailure, credential: Credential) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import Never
 
 from lebureau_relay.core.backoff import Backoff
 from lebureau_relay.core.continuity import Continuity
@@ -199,14 +200,20 @@ class Owner:
             feed.host.grown(feed.history.size_bytes - before_bytes)
         self._fresh = False
         feed.opened()
+        await self._read(subscription, continuity, Doubt(feed, outside, credential, plan.cursor))
+
+    async def _read(
+        self, subscription: Subscription, continuity: Continuity, doubt: Doubt
+    ) -> Never:
         take = partial(self._take, continuity)
         while True:
             for event in await subscription.read(take):
                 if not self._has_room(event):
                     await self._make_room()
                 if continuity.in_doubt:
-                    doubt = Doubt(feed, outside, credential, plan.cursor)
-                    continuity.settle(proved=await doubt.proves(event))
+                    proved = await doubt.proves(event)
+                    self._insist_on(doubt.credential)
+                    continuity.settle(proved=proved)
                 self._append(continuity, event)
 
     async def _after_all(
@@ -222,9 +229,15 @@ class Owner:
         else:
             without.close()
         self._subscription = subscription
+        self._insist_on(credential)
+        return subscription, plan
+
+    def _insist_on(self, credential: Credential) -> None:
+        """Take nothing, and tell no gap, by an answer to a credential that lost its right while it
+        asked: the next one is answered as well.
+        """
         if self._accepted != credential:
             raise SourceFailure(SourceProblem.REPLACED, "its credential was withdrawn meanwhile")
-        return subscription, plan
 
     def _take(self, continuity: Continuity, events: Sequence[Event]) -> Sequence[Event]:
         """Events, in the turn in which they came; returns those that wait for room or for proof."""
