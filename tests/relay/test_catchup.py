@@ -614,6 +614,57 @@ async def test_401_in_a_catch_up_ends_what_that_credential_has_open_upstream(hou
     assert bob.told == ["5", "6"]
 
 
+@pytest.mark.parametrize("how", ["revoked", "left"])
+async def test_what_comes_by_a_credential_that_nobody_holds_any_more_is_asked_for_again(house, how):
+    house.api.note_ids(*range(1, 8))
+    await house.join("6", who=BOB)
+    await house.settle()
+    house.api.known = "live"
+    alice, bob = await house.join("1", who=ALICE), await house.join("1", who=BOB)
+    await house.settle()
+    short = house.api.listening[1]
+    assert short.ask.credential == ALICE
+    short.send(said(2).block)
+    await house.settle()
+    if how == "revoked":
+        house.register.withdrawn.add(ALICE)
+        house.hub.revoke(ALICE)
+    else:
+        alice.leave()
+    await house.settle()
+    house.api.known = "honours"
+    short.send(said("no longer for anybody").block)
+    await house.emit(8)
+    assert [(ask.cursor, ask.credential) for ask in house.api.asks[1:]] == [
+        ("1", ALICE),
+        ("2", BOB),
+    ]
+    assert bob.told == [str(n) for n in range(2, 9)]
+    assert house.meter.catchups == ["filled"]
+
+
+async def test_a_catch_up_is_over_when_the_feed_has_brought_its_end_whoever_is_slow(build):
+    house = build(timings=StreamTimings(buffer_bytes=3_000))
+    house.api.note_ids(20)
+    await house.join("20", kernel_bytes=100_000)
+    await house.settle()
+    slow = await house.join("22", reading=False, kernel_bytes=500)
+    await house.settle()
+    own, short = house.api.listening
+    said_late = [said(n, "x" * 900).block for n in range(21, 40)]
+    short.send(*said_late[2:12])
+    await house.settle()
+    own.send(*said_late)
+    await house.settle()
+    assert house.meter.catchups == ["filled"]
+    assert slow.state is State.PAUSED
+    assert len(house.api.listening) == 1
+    assert house.feed.catchup._task is None, "whoever asks next would not be let in"
+    slow.wire.resume()
+    await house.settle()
+    assert slow.told == [str(n) for n in range(23, 40)]
+
+
 async def test_a_wait_that_ends_while_another_is_served_does_not_end_that_one(house):
     house.api.note_ids(*range(1, 6))
     await house.join("5")

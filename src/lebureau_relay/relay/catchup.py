@@ -23,7 +23,7 @@ from lebureau_relay.core.event import (
     trim,
     upstream_cursor,
 )
-from lebureau_relay.errors import SourceFailure
+from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.doubts import PASSING, withdraw
 from lebureau_relay.relay.feed import Feed
 from lebureau_relay.relay.group import Group, Outcome
@@ -94,9 +94,8 @@ class CatchUp:
     def _compare(self, group: Group, entry: Entry) -> None:
         """The feed's own subscription brings what the catch-up has brought before."""
         if trim(group.last_id) == entry.key:
-            ran_on = (
-                group.place(self._feed.history) == entry.offset
-            )  # else it was live: the cursor was ignored
+            # else it was live: the cursor was ignored
+            ran_on = group.place(self._feed.history) == entry.offset
             self._finish(group, Outcome.FILLED if ran_on else Outcome.IGNORED, entry.offset)
 
     def resumed(self) -> None:
@@ -194,22 +193,22 @@ class CatchUp:
 
     async def _ask(self, group: Group, limit: asyncio.Timeout) -> tuple[Outcome, int | None]:
         attempt = 0
-        while group.alive() and not group.done.is_set():
-            credential = group.alive()[0].credential
+        while waiters := group.alive():
+            credential = waiters[0].credential
             try:
                 return await self._ask_once(group, credential, limit)
             except SourceFailure as failure:
                 # Those who hold that credential are out; others may have good ones.
-                if withdraw(self._feed.owner, failure, credential):
-                    continue
-                if failure.problem not in PASSING:
+                out = withdraw(self._feed.owner, failure, credential)
+                if not out and failure.problem not in (*PASSING, SourceProblem.REPLACED):
                     return Outcome.FAILED, None
                 if group.sent:  # go on from there
                     group.base, group.skip = split_derived(trim(group.last_id))
                     if not upstream_cursor(group.base):
                         return Outcome.FAILED, None
-                await self._pause(group, attempt, failure.retry_after_s)
-                attempt += 1
+                if failure.problem in PASSING:
+                    await self._pause(group, attempt, failure.retry_after_s)
+                    attempt += 1
         return Outcome.FAILED, None
 
     async def _pause(self, group: Group, attempt: int, hint_s: float | None) -> None:
@@ -227,14 +226,14 @@ class CatchUp:
         cursor = upstream_cursor(group.base)
         try:
             self._request = await self._source.open(self._feed.key, credential, cursor)
-            return await self._read(group, self._request, limit)
+            return await self._read(group, self._request, credential, limit)
         finally:
             if self._request is not None:
                 self._request.close()
                 self._request = None
 
     async def _read(
-        self, group: Group, request: Subscription, limit: asyncio.Timeout
+        self, group: Group, request: Subscription, credential: Credential, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
         """What comes at once is sent at once, when all of it is judged: one that answers every
         cursor with all that it has is mostly found out before anybody has it twice.
@@ -242,9 +241,11 @@ class CatchUp:
         clock = self._feed.host.clock
         hold_bytes = self._feed.host.timings.buffer_bytes // 4
         left_s = (limit.when() or 0.0) - asyncio.get_running_loop().time()
-        while group.alive() and not group.done.is_set():
+        while group.alive():
             asked_s = clock()
             events = await request.read(_leave_all)
+            if credential not in self._feed.credentials():  # nobody rechecks it any more
+                raise SourceFailure(SourceProblem.REPLACED, "who held its credential is out")
             # The time-out is upstream's: what the clients take to read does not count.
             left_s -= clock() - asked_s
             limit.reschedule(None)
@@ -304,13 +305,15 @@ class CatchUp:
             return
         served = group is self.waiting[0]
         self.waiting.remove(group)
+        waiters = group.alive()
         group.done.set()
+        self.resumed()  # nobody is waited for any more
         if served and self._request is not None:
             self._request.close()
         feed = self._feed
         feed.meter.catchup(outcome.value)
         if offset is not None and outcome in (Outcome.FILLED, Outcome.SEEN):
-            for subscriber in group.alive():
+            for subscriber in waiters:
                 feed.resume(subscriber, offset, "caught_up")
             return
         history = feed.history
@@ -320,7 +323,7 @@ class CatchUp:
             place = known.offset
         elif outcome in _UNKNOWABLE and history.first > 1 and not group.last_id:
             cause, place = GapCause.EVICTED, history.first - 1
-        for subscriber in group.alive():
+        for subscriber in waiters:
             # What has come since it joined is surely new to it; what it has been sent is not.
             after = max(subscriber.cursor if place is None else place, history.first - 1)
             # What it has been sent was never proved: continuity ends at its cursor.

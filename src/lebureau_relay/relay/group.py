@@ -53,15 +53,16 @@ class Group:
     sent: int = 0  # so many events, so far
     sent_before: int = 0  # of these, by requests that broke
     last_id: bytes = b""  # of the last of them
-    held: list[Event] = field(
-        default_factory=list
-    )  # brought, and not sent before all that came with it is judged
+    # brought, and not sent before all that came with it is judged
+    held: list[Event] = field(default_factory=list)
     held_bytes: int = 0
     subscribers: list[Subscriber] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def alive(self) -> list[Subscriber]:
-        """Those that still wait."""
+        """Those that still wait; with another group they may again, when this one is done."""
+        if self.done.is_set():
+            return []
         return [one for one in self.subscribers if one.state is State.WAITING]
 
     def hold(self, event: Event) -> None:
