@@ -6,9 +6,12 @@ import pytest
 from tests.relay.api import said, unnamed
 from tests.relay.house import ALICE, credential, refusal
 
-from lebureau_relay.core.history import HistoryLimits
+from lebureau_relay.core import sse
+from lebureau_relay.core.event import Entry
+from lebureau_relay.core.history import History, HistoryLimits
 from lebureau_relay.errors import RefusalCode, SourceProblem
 from lebureau_relay.relay.host import StreamTimings
+from lebureau_relay.relay.ledger import Ledger
 from lebureau_relay.relay.subscriber import State
 
 BOB = credential("bob")
@@ -663,6 +666,26 @@ async def test_a_catch_up_is_over_when_the_feed_has_brought_its_end_whoever_is_s
     slow.wire.resume()
     await house.settle()
     assert slow.told == [str(n) for n in range(23, 40)]
+
+
+async def test_where_the_ring_goes_on_is_not_found_in_one_ring_and_gone_to_in_another(build):
+    """A replica's log was rolled back while a slow client took the last that it had waited for."""
+    house = build(timings=StreamTimings(buffer_bytes=2_000))
+    house.api.note(said(1), said(2), said(3), said(4, "x" * 5_000))
+    await house.join("4")
+    slow = await house.join("1", reading=False, kernel_bytes=500)
+    await house.settle()
+    log = [
+        Entry(n - 1, b"%d" % n, sse.chunk(sse.block(b"%d" % n, b"", b"%d" % n)), 0) for n in (2, 3)
+    ]
+    rolled_back = History(HistoryLimits(), "z")
+    rolled_back.load(0, b"", 2, log)
+    Ledger(house.feed, None, "log", None, None)._rebase(rolled_back)
+    slow.wire.resume()
+    await house.settle()
+    assert slow.told == ["2", "3", "4"], "nothing that it has had"
+    assert slow.state is State.WAITING
+    assert house.api.cursors == ["4", "1", "4"]
 
 
 async def test_a_wait_that_ends_while_another_is_served_does_not_end_that_one(house):

@@ -253,12 +253,12 @@ class CatchUp:
                 step = group.judge(self._feed.history, event)
                 if step.send:
                     group.hold(event)
-                    if group.held_bytes > hold_bytes:
-                        await self._send(group)
-                if step.outcome is not None:
+                if step.outcome is not None:  # at once: the offset is of the ring as it is now
                     if step.outcome is Outcome.FILLED:
                         self._say(group)
                     return step.outcome, step.offset
+                if group.held_bytes > hold_bytes:
+                    await self._send(group)
             await self._send(group)
             limit.reschedule(asyncio.get_running_loop().time() + max(left_s, 0))
         return Outcome.FAILED, None
