@@ -216,8 +216,6 @@ class Pipe:
 
 def _kind(error: Exception) -> str:
     """One word for it: ReadOnlyError, OOM. The rest of a server's sentence may hold a key."""
-    if isinstance(error, ExceptionGroup):
-        return _kind(error.exceptions[0])
     if isinstance(error, ResponseError) and _FORBIDDEN in str(error):
         return NoPermissionError.__name__
     words = _ERROR_WORD.findall(str(error)) if isinstance(error, ResponseError) else ()
