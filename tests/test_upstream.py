@@ -203,6 +203,17 @@ async def test_who_takes_may_close_and_hears_of_it(api, subscribe):
     assert end.value.problem is SourceProblem.IDLE
 
 
+async def test_a_second_reader_is_told_and_the_first_reads_on(api, subscribe):
+    subscription, reader = await subscribe(), Reader()
+    reading = asyncio.ensure_future(subscription.read(reader.take))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        await subscription.read(reader.take)
+    api.say(event(1))
+    await reader.has(1)
+    reading.cancel()
+
+
 async def test_what_take_raises_is_the_readers(api, subscribe):
     subscription = await subscribe()
 

@@ -5,7 +5,7 @@ or reordered unless a relay.gap was told before (contract, section 8).
 import asyncio
 
 from tests.relay.api import Api
-from tests.relay.house import ALICE, Client, House
+from tests.relay.house import ALICE, Client, House, credential
 from tests.relay.reader import Block
 
 from lebureau_relay.errors import Refusal
@@ -36,6 +36,7 @@ class Tab:
         self.loose = False  # a gap was told: the next event need not follow on `serial`
         self.believes = False  # a stream was opened for it that nothing proves
         self.chunked = chunked
+        self.who = ALICE
         self.client: Client | None = None
         self.gaps = 0  # told on this connection
         self.cursor_sent = cursor
@@ -52,12 +53,18 @@ class Tab:
         return self._joining is None and not self.connected
 
     def connect(self, house: House, **facts: object) -> None:
+        if self.who in house.api.refused:
+            self.change_key(house.api)
         self.client = None
         self.gaps = 0
         self.cursor_sent = self.cursor
         self.believes = False
         self._checked = 0
-        self._joining = house.joining(self.cursor, ALICE, chunked=self.chunked, **facts)
+        self._joining = house.joining(self.cursor, self.who, chunked=self.chunked, **facts)
+
+    def change_key(self, api: Api) -> None:
+        """Take the one that is good for now."""
+        self.who = credential(f"key{len(api.refused)}")
 
     def disconnect(self) -> None:
         """Leave, or give up joining."""

@@ -83,6 +83,7 @@ class World(RuleBasedStateMachine):
             )
 
         self.house = self.runner.run(build())
+        self.house.register.withdrawn = self.api.refused  # as everybody who asks upstream is told
 
     def go(self, count: int | None) -> None:
         """Run the loop, then hold what every tab got against the truth."""
@@ -204,6 +205,25 @@ class World(RuleBasedStateMachine):
             tab.client.wire.take(size)
             self.go(count)
 
+    @rule(number=pick, count=turns)
+    def revoke(self, number, count):
+        """A tab's key is no longer good; who comes back has another."""
+        tab = self.tab(number)
+        if tab is not None:
+            self.api.refused.add(tab.who)
+            self.runner.run(self.withdraw(tab.who))
+            self.go(count)
+
+    async def withdraw(self, who):
+        """Within the loop, as a recheck finds it."""
+        self.house.hub.revoke(who)
+
+    @rule(number=pick)
+    def change_key(self, number):
+        tab = self.tab(number)
+        if tab is not None and tab.idle:
+            tab.change_key(self.api)
+
     # -- upstream
 
     sizes = st.sampled_from([0, 40, 200])
@@ -311,6 +331,14 @@ class World(RuleBasedStateMachine):
     @invariant()
     def one_subscription_and_one_catch_up_at_most(self):
         assert len(self.api.listening) <= 2
+
+    @precondition(lambda self: self.settled)
+    @invariant()
+    def no_subscription_lives_by_what_was_revoked(self):
+        for feed in self.house.hub._feeds.values():
+            line = feed.owner._subscription
+            alive = line is not None and line.open
+            assert not alive or line.ask.credential not in self.api.refused
 
     @invariant()
     def memory_is_bounded_and_counted(self):
