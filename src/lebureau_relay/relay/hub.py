@@ -143,10 +143,7 @@ class Hub:
                 feed = self._open(key, credential, cursor)
             accepted = False
             if feed.state is FeedState.OPENING:
-                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                feed.joining.append((answer, credential))
-                self._run(feed)
-                await answer
+                await self._opening(feed, credential)
                 accepted = not feed.over and feed.owner.accepted == credential
             if feed.share is not None:
                 feed.share.joined()
@@ -156,6 +153,15 @@ class Hub:
             if feed.state is not FeedState.CLOSED:
                 return feed
         raise Refusal(RefusalCode.UPSTREAM_UNAVAILABLE, "The stream keeps ending; try again later.")
+
+    def _opening(self, feed: Feed, credential: Credential) -> asyncio.Future[None]:
+        """What upstream will answer. Nobody who waits names it: a refusal would hold itself then,
+        by the frames that it has passed, and all that they know.
+        """
+        answer = asyncio.get_running_loop().create_future()
+        feed.joining.append((answer, credential))
+        self._run(feed)
+        return answer
 
     def is_warm(self, key: FeedKey) -> bool:
         """Whether a join would need no answer from upstream."""
