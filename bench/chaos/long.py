@@ -18,7 +18,7 @@ from bench.chaos.stage import LARGE, SMALL, Setting, Size, Stage
 # Histories are filled to `replay.max_events` before the first schedule: memory that is looked at
 # while they fill rises, whoever is to blame. So fast that the clients keep up on a busy machine.
 _FULL_EVENTS = 1000
-_FILL_PER_S = 10.0
+_FILL_PER_S = 15.0
 _FILLED_S = 120.0
 
 
