@@ -258,7 +258,9 @@ def _flat(said: dict[str, Any]) -> Iterator[str]:
 
 def _course(values: Sequence[float]) -> str:
     quarter = max(1, len(values) // 4)
-    return f"{mean(values[:quarter]):.0f} → {mean(values[-quarter:]):.0f}, at most {max(values):.0f}"
+    return (
+        f"{mean(values[:quarter]):.0f} → {mean(values[-quarter:]):.0f}, at most {max(values):.0f}"
+    )
 
 
 def _rises(

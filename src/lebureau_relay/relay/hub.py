@@ -243,14 +243,14 @@ class Hub:
         self.history_bytes += size_bytes
         if self.history_bytes <= self._shrink_above:
             return
-        self.history_bytes = sum(feed.history.size_bytes for feed in self._feeds.values())
+        self.history_bytes = sum(feed.history.memory_bytes for feed in self._feeds.values())
         for feed in sorted(self._feeds.values(), key=lambda one: one.used_at_s):
             while (
                 self.history_bytes > self._limits.total_bytes * _SHRINK_TO and len(feed.history) > 1
             ):
-                before_bytes = feed.history.size_bytes
+                before_bytes = feed.history.memory_bytes
                 feed.history.shrink()
-                self.history_bytes += feed.history.size_bytes - before_bytes
+                self.history_bytes += feed.history.memory_bytes - before_bytes
         # Newest entries are held whatever the bound: where they alone are over it, looking at every
         # feed for each event would not help.
         self._shrink_above = max(self._limits.total_bytes, int(self.history_bytes / _SHRINK_TO))
@@ -356,7 +356,7 @@ class Hub:
         feed.catchup.close()
         if feed.subscribers:
             self._ended[feed] = None
-        self.history_bytes -= feed.history.size_bytes
+        self.history_bytes -= feed.history.memory_bytes
         feed.history.let_go()  # a stream may be long in saying goodbye
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
