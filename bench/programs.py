@@ -107,10 +107,10 @@ class Program:
         """How many files, sockets and pipes are open."""
         return sum(1 for pid in self.pids for _ in Path(f"/proc/{pid}/fd").iterdir())
 
-    def tasks(self) -> int:
-        """How many asyncio tasks it has; for the relay as bench/counted.py runs it."""
+    def inside(self) -> dict[str, int]:
+        """How many tasks and histories it has; for the relay as bench/counted.py runs it."""
         self._process.send_signal(signal.SIGUSR2)
-        return int(self.hear())
+        return self.report()
 
     def tell(self, line: str) -> None:
         """Send a command."""

@@ -1,7 +1,11 @@
-"""The long run: every scenario alone, then random schedules of several with a thousand clients."""
+"""The long run: random schedules of several scenarios with a thousand clients, on one relay and on
+three at the same time, so that processes live as long as the run; then every scenario alone.
+"""
 
+import asyncio
 import random
 import time
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,11 @@ from bench.chaos.plan import STAGES, Scenario
 from bench.chaos.runner import Outcome, run_alone, run_mixed
 from bench.chaos.stage import LARGE, SMALL, Setting, Size, Stage
 
-# Three replicas get the greater part: there is more that can happen to them.
-_SHARES = {"three": 0.6, "one": 0.4}
+# Histories are filled to `replay.max_events` before the first schedule: memory that is looked at
+# while they fill rises, whoever is to blame. So fast that the clients keep up on a busy machine.
+_FULL_EVENTS = 1000
+_FILL_PER_S = 15.0
+_FILLED_S = 120.0
 
 
 async def run_long(
@@ -40,16 +47,25 @@ async def run_long(
         said[kind].append(outcome.facts)
         record.save(to, said)
 
-    for on, share in _SHARES.items() if minutes else ():
-        dice = random.Random(f"{seed}:{on}")
-        async with Stage(size, Setting(STAGES[on]), dice.randrange(1 << 30)) as stage:
+    async def mix(on: str, stage: Stage) -> None:
+        until_s = time.monotonic() + minutes * 60
+        async for outcome in run_mixed(list(scenarios.values()), stage, on, str(seed), until_s):
+            held = await _resources(stage, on)
+            said["resources"].append(held)  # in one step with its outcome
+            _note_libraries(stage, said["libraries"])
+            note(outcome, "mixed")
+
+    async with AsyncExitStack() as life:
+        stages = {}
+        for on in STAGES if minutes else ():
+            dice = random.Random(f"{seed}:{on}")
+            stage = Stage(size, Setting(STAGES[on]), dice.randrange(1 << 30))
+            stages[on] = await life.enter_async_context(stage)
             await stage.opened()
-            until_s = time.monotonic() + minutes * 60 * share
-            pool = list(scenarios.values())
-            async for outcome in run_mixed(pool, stage, on, str(seed), until_s):
-                said["resources"].append(await _resources(stage, on))
-                _note_libraries(stage, said["libraries"])
-                note(outcome, "mixed")
+            await _fill(stage)
+        async with asyncio.TaskGroup() as mixes:
+            for on, stage in stages.items():
+                mixes.create_task(mix(on, stage))
     async for outcome in run_alone(scenarios.values(), SMALL, seed):
         note(outcome, "alone")
     said["good"] = good
@@ -57,11 +73,18 @@ async def run_long(
     return good
 
 
+async def _fill(stage: Stage) -> None:
+    for _ in range(_FULL_EVENTS):
+        stage.story.say_everywhere()
+        await asyncio.sleep(1 / _FILL_PER_S)
+    await stage.wait_for(lambda: stage.all_have_all, "all histories are full", _FILLED_S)
+
+
 async def _resources(stage: Stage, on: str) -> dict[str, Any]:
     """What each relay holds now, while all is quiet; by process, since some were started anew."""
     for relay in stage.relays:
-        relay.ask_tasks()
-    await stage.wait_for(lambda: all(relay.tasks for relay in stage.relays), "relays count tasks")
+        relay.look_inside()
+    await stage.wait_for(lambda: all(relay.inside for relay in stage.relays), "relays look inside")
     return {
         "at_s": time.time(),
         "on": on,
@@ -69,8 +92,8 @@ async def _resources(stage: Stage, on: str) -> dict[str, Any]:
             f"{relay.number}:{relay.pid}": {
                 "resident_bytes": relay.resident_bytes,
                 "descriptors": relay.descriptors,
-                "tasks": relay.tasks,
             }
+            | relay.inside
             for relay in stage.relays
             if relay.alive
         },

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -158,7 +159,7 @@ class Relay(Process):
         config.write_text("{}\n")
         super().__init__(
             f"relay-{number}",
-            # counted.py is the relay, and says on request how many tasks it has
+            # counted.py is the relay, and says on request what it holds
             [sys.executable, str(_COUNTED), "serve", "--config", str(config)]
             + (["--workers", str(workers)] if workers > 1 else []),
             folder,
@@ -225,17 +226,17 @@ class Relay(Process):
             for pid in children[which:][:1]:
                 os.kill(int(pid), signal.SIGKILL)
 
-    def ask_tasks(self) -> None:
-        """Let it write the number of its tasks, as a line of its log; `tasks` is 0 until then."""
+    def look_inside(self) -> None:
+        """Let it write what it holds, as a line of its log; `inside` is empty until then."""
         self._asked_at_bytes = len(self.said)
         self.signal(signal.SIGUSR2)
 
     @property
-    def tasks(self) -> int:
-        """The number that it wrote since."""
-        said = self.said[self._asked_at_bytes :]
-        numbers = [line for line in said.splitlines(keepends=True) if line[:-1].isdigit()]
-        return int(numbers[-1]) if numbers else 0
+    def inside(self) -> dict[str, int]:
+        """What it wrote since: how many tasks, histories and events it has."""
+        said = self.said[self._asked_at_bytes :].splitlines(keepends=True)
+        lines = [line for line in said if line.startswith('{"tasks"') and line.endswith("\n")]
+        return json.loads(lines[-1]) if lines else {}
 
 
 class Valkey(Process):

@@ -279,7 +279,7 @@ class Stage:
         await asyncio.sleep(2 * HEARTBEAT_S + _BEAT_DELAY_S)
         self.story.say_everywhere()  # this silence is nobody's fault: the next begins here
         with suppress(TimeoutError):
-            await self.wait_for(self._all_have_all, "a word after a silence", _WORD_S)
+            await self.wait_for(lambda: self.all_have_all, "a word after a silence", _WORD_S)
         for road in self.reader_roads:
             road.arrivals.clear()
         for diary in self.diaries:
@@ -303,7 +303,7 @@ class Stage:
             self.story.say_everywhere()
             with suppress(TimeoutError):  # the judge says what is missing
                 patience_s = 15 * self.size.answer_s / _ENDINGS
-                await self.wait_for(self._all_have_all, "the end of the story", patience_s)
+                await self.wait_for(lambda: self.all_have_all, "the end of the story", patience_s)
                 break
         for client in self.readers:
             client.close_page(self.story)
@@ -318,7 +318,9 @@ class Stage:
         self.story.silent = False
         return judgement
 
-    def _all_have_all(self) -> bool:
+    @property
+    def all_have_all(self) -> bool:
+        """Every client has the newest event of its feed."""
         said = self.story.said
         tabs = all(tab.diary.newest >= len(said[tab.diary.feed]) for tab in self.tabs)
         return tabs and all(

@@ -36,7 +36,7 @@ def start(site: Site) -> Started:
     # An empty file, so that no config/relay.yaml of whoever runs this takes part.
     config = site.folder / "relay.yaml"
     config.write_text("{}\n")
-    # counted.py is the relay, and says on request how many tasks it has.
+    # counted.py is the relay, and says on request what it holds.
     argv = (sys.executable, _COUNTED, "serve", "--config", config)
     server = site.server("relay", *argv, env=env)
     return Started(upstream, server, port, site.load.paths, admin_port, cuts=False)

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from bench.results import Result
 from bench.scenarios.memory import IDLE_STREAMS
+from lebureau_relay.core.history import ENTRY_BYTES
 
 # What is planned with: a core half used leaves room for bursts, herds and a replica that is gone.
 SHARE: Final = 0.5
@@ -82,7 +83,10 @@ def tables(results: Mapping[str, Result]) -> Iterator[str]:
         f"| {found.event_s * 1e6:.0f} µs for each event, with Redis "
         f"{found.shared_s * 1e6:.0f} µs more |"
     )
-    yield "| a history | bytes of its events, `replay.max_bytes` (1 MiB) at most | – | – |"
+    yield (
+        "| a history | bytes of its events, `replay.max_bytes` (1 MiB) at most, and some "
+        f"{ENTRY_BYTES} for each | – | – |"
+    )
     yield (
         f"| streams that come back at once | – | – | {found.returns_per_s:,.0f} a second, "
         "100 events to replay each |"

@@ -97,7 +97,7 @@ def _counted(on: Stand, before: Mapping[str, int] | None = None) -> dict[str, in
         found = _gauges(on)
         idle = not any(found.values())
         time.sleep(_SAMPLE_S)  # the connection that asked is gone by then
-        found |= {"descriptors": on.server.descriptors, "tasks": on.server.tasks()}
+        found |= {"descriptors": on.server.descriptors, "tasks": on.server.inside()["tasks"]}
         if before is not None:
             idle = all(found[name] <= before[name] for name in before)
         if idle or time.monotonic() > deadline_s:

@@ -1,5 +1,6 @@
 """The ring, rule by rule; the model beside this file holds them all together."""
 
+import tracemalloc
 from math import inf
 
 import pytest
@@ -41,6 +42,23 @@ def test_count_and_bytes_bound_the_ring(limits):
     assert ids(history.since(0)) == ["c", "d"]
     assert (history.first, history.top, history.size_bytes) == (3, 4, 20)
     assert history.floor_id == b"b"
+
+
+@pytest.mark.parametrize("frame_bytes", [40, 140, 4_000])
+def test_what_it_says_it_takes_is_about_what_it_takes(frame_bytes):
+    limits = HistoryLimits(max_events=20_000, max_bytes=1 << 30)
+    tracemalloc.start()
+    try:
+        before_bytes = tracemalloc.get_traced_memory()[0]
+        history = History(limits, "e")
+        for n in range(10_000):
+            entry_id, frame = b"evt_%016d" % n, b"%d" % n * frame_bytes
+            history.append(Entry(n + 1, entry_id, frame[:frame_bytes], n / 7))
+        taken_bytes = tracemalloc.get_traced_memory()[0] - before_bytes
+    finally:
+        tracemalloc.stop()
+    # The allocator's own part is not traced; what is said should be rather too much.
+    assert 0.7 < taken_bytes / history.memory_bytes < 1.0
 
 
 def test_the_newest_entry_is_held_whatever_the_bounds_say():

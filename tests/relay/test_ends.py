@@ -206,7 +206,7 @@ async def test_a_feed_that_is_over_holds_no_events_and_sends_latecomers_on_from_
     feed = house.feed
     await house.advance(40)
     assert feed.state is FeedState.CLOSED
-    assert (len(feed.history), feed.history.size_bytes) == (0, 0)
+    assert (len(feed.history), feed.history.memory_bytes) == (0, 0)
     assert house.hub.history_bytes == 0
     for cursor, place in ((b"1", "1"), (None, "3")):
         late = Client(chunked=True, reading=True, kernel_bytes=10_000, cost_s=0)
@@ -363,7 +363,7 @@ async def test_over_the_bound_the_least_recently_used_histories_shrink(build):
     for n in range(1, 20):
         house.api.emit(said(n, "x" * 1_000))  # to all three
         await house.settle()
-    assert house.hub.history_bytes == sum(feed.history.size_bytes for feed in feeds) <= 45_000
+    assert house.hub.history_bytes == sum(feed.history.memory_bytes for feed in feeds) <= 45_000
     lengths = [len(feed.history) for feed in feeds]
     assert lengths[0] < lengths[2] == 19
     assert lengths == sorted(lengths)
@@ -372,7 +372,7 @@ async def test_over_the_bound_the_least_recently_used_histories_shrink(build):
         await house.settle()
         assert house.hub.history_bytes <= 45_000
     assert all(len(feed.history) for feed in feeds), "the newest entry is always held"
-    assert house.hub.facts().history_bytes == sum(feed.history.size_bytes for feed in feeds)
+    assert house.hub.facts().history_bytes == sum(feed.history.memory_bytes for feed in feeds)
 
 
 async def test_bytes_are_given_back_by_age_and_with_the_feed(build):
@@ -383,7 +383,7 @@ async def test_bytes_are_given_back_by_age_and_with_the_feed(build):
     await house.emit(11)
     full = house.hub.history_bytes
     await house.advance(4)
-    assert house.hub.history_bytes == house.feed.history.size_bytes < full
+    assert house.hub.history_bytes == house.feed.history.memory_bytes < full
     assert len(house.feed.history) == 1
     client.leave()
     await house.advance(32)
@@ -395,7 +395,7 @@ async def test_the_bytes_of_a_gap_count_too(house):
     house.api.cut()
     await house.advance(1)
     assert client.told == ["relay.gap"]
-    assert house.hub.history_bytes == house.feed.history.size_bytes > 0
+    assert house.hub.history_bytes == house.feed.history.memory_bytes > 0
     client.leave()
     await house.advance(32)
     assert house.hub.history_bytes == 0

@@ -347,4 +347,4 @@ async def test_a_ring_that_shrinks_beyond_what_is_shown_keeps_nobody_busy(house)
     feed.accept(unlogged[2:])
     await house.settle()
     assert client.told == ["relay.gap", "5", "6", "7", "8"]
-    house.hub.history_bytes = feed.history.size_bytes
+    house.hub.history_bytes = feed.history.memory_bytes

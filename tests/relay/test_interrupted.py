@@ -63,7 +63,7 @@ class Play:
                 self.emit(number)
             case "shrink":
                 feed.history.shrink()
-                self.house.hub.history_bytes = feed.history.size_bytes
+                self.house.hub.history_bytes = feed.history.memory_bytes
             case "replace":
                 self.replace()
             case "beat":

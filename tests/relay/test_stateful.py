@@ -343,7 +343,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded_and_counted(self):
         feeds = list(self.house.hub._feeds.values())
-        assert self.house.hub.history_bytes == sum(feed.history.size_bytes for feed in feeds)
+        assert self.house.hub.history_bytes == sum(feed.history.memory_bytes for feed in feeds)
         for feed in feeds:
             assert len(feed.history) <= LIMITS.max_events
             for subscriber in feed.subscribers:

@@ -321,7 +321,7 @@ class Feed:
             state=self.owner.state,
             subscribers=len(self.subscribers),
             events=len(history),
-            history_bytes=history.size_bytes,
+            history_bytes=history.memory_bytes,
             last_id=history.place_id(history.top).decode("utf-8", "replace"),
             age_s=self.host.clock() - self.opened_at_s,
         )

@@ -143,10 +143,7 @@ class Hub:
                 feed = self._open(key, credential, cursor)
             accepted = False
             if feed.state is FeedState.OPENING:
-                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                feed.joining.append((answer, credential))
-                self._run(feed)
-                await answer
+                await self._opening(feed, credential)
                 accepted = not feed.over and feed.owner.accepted == credential
             if feed.share is not None:
                 feed.share.joined()
@@ -156,6 +153,15 @@ class Hub:
             if feed.state is not FeedState.CLOSED:
                 return feed
         raise Refusal(RefusalCode.UPSTREAM_UNAVAILABLE, "The stream keeps ending; try again later.")
+
+    def _opening(self, feed: Feed, credential: Credential) -> asyncio.Future[None]:
+        """What upstream will answer. Nobody who waits names it: a refusal would hold itself then,
+        by the frames that it has passed, and all that they know.
+        """
+        answer = asyncio.get_running_loop().create_future()
+        feed.joining.append((answer, credential))
+        self._run(feed)
+        return answer
 
     def is_warm(self, key: FeedKey) -> bool:
         """Whether a join would need no answer from upstream."""
@@ -237,14 +243,14 @@ class Hub:
         self.history_bytes += size_bytes
         if self.history_bytes <= self._shrink_above:
             return
-        self.history_bytes = sum(feed.history.size_bytes for feed in self._feeds.values())
+        self.history_bytes = sum(feed.history.memory_bytes for feed in self._feeds.values())
         for feed in sorted(self._feeds.values(), key=lambda one: one.used_at_s):
             while (
                 self.history_bytes > self._limits.total_bytes * _SHRINK_TO and len(feed.history) > 1
             ):
-                before_bytes = feed.history.size_bytes
+                before_bytes = feed.history.memory_bytes
                 feed.history.shrink()
-                self.history_bytes += feed.history.size_bytes - before_bytes
+                self.history_bytes += feed.history.memory_bytes - before_bytes
         # Newest entries are held whatever the bound: where they alone are over it, looking at every
         # feed for each event would not help.
         self._shrink_above = max(self._limits.total_bytes, int(self.history_bytes / _SHRINK_TO))
@@ -350,7 +356,7 @@ class Hub:
         feed.catchup.close()
         if feed.subscribers:
             self._ended[feed] = None
-        self.history_bytes -= feed.history.size_bytes
+        self.history_bytes -= feed.history.memory_bytes
         feed.history.let_go()  # a stream may be long in saying goodbye
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]

@@ -130,10 +130,10 @@ class Ledger:
         feed = self._feed
         if self._fits(page):
             more = [entry for entry in page.entries if entry.offset > feed.history.top]
-            before_bytes = feed.history.size_bytes
+            before_bytes = feed.history.memory_bytes
             for entry in more:
                 feed.history.append(entry)
-            feed.host.grown(feed.history.size_bytes - before_bytes)
+            feed.host.grown(feed.history.memory_bytes - before_bytes)
             feed.accept(more)
         else:
             history = self._new_history(_epoch(page.epoch))
@@ -149,7 +149,7 @@ class Ledger:
         feed = self._feed
         old, feed.history = feed.history, history
         history.succeed(old)
-        feed.host.grown(history.size_bytes - old.size_bytes)
+        feed.host.grown(history.memory_bytes - old.memory_bytes)
         feed.fanout.restart(history.top)
         feed.shown = history.top
         waiting = (State.WAITING, State.ENDING, State.GONE)

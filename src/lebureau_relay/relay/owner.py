@@ -195,9 +195,9 @@ class Owner:
         if rejected and self._fresh:  # whoever comes with that cursor is told
             feed.history.retire(feed.history.floor_id)
         if not rejected or feed.state is FeedState.OPEN:  # and whoever is here already
-            before_bytes = feed.history.size_bytes
+            before_bytes = feed.history.memory_bytes
             feed.publish(continuity.opened(self.heard_at_s))
-            feed.host.grown(feed.history.size_bytes - before_bytes)
+            feed.host.grown(feed.history.memory_bytes - before_bytes)
         self._fresh = False
         feed.opened()
         await self._read(subscription, continuity, Doubt(feed, outside, credential, plan.cursor))
@@ -253,10 +253,10 @@ class Owner:
         feed, history = self._feed, self._feed.history
         if feed.state is FeedState.CLOSED:  # by a share that has yet to stop us: counted already
             return
-        before_bytes = history.size_bytes
+        before_bytes = history.memory_bytes
         entries = continuity.take(event, self.heard_at_s)
         feed.publish(entries)
-        feed.host.grown(history.size_bytes - before_bytes)
+        feed.host.grown(history.memory_bytes - before_bytes)
         for entry in entries:
             self._unwritten_bytes += len(entry.frame)
 

@@ -84,9 +84,9 @@ class Rounds:
         timings = self._host.timings
         idle_in_s = feed.owner.check_idle(now_s)
         feed.fanout.forget_joins()
-        before_bytes = feed.history.size_bytes
+        before_bytes = feed.history.memory_bytes
         feed.history.expire(now_s)
-        self._host.grown(feed.history.size_bytes - before_bytes)
+        self._host.grown(feed.history.memory_bytes - before_bytes)
         if (
             feed.subscribers
             and now_s - feed.fanout.written_at_s >= timings.heartbeat_s - self._tick_s

@@ -254,9 +254,9 @@ class Share:
         await self._stop_source()
         self._pending = []
         feed = self._feed
-        before_bytes = feed.history.size_bytes
+        before_bytes = feed.history.memory_bytes
         feed.history.truncate(feed.shown)
-        feed.host.grown(feed.history.size_bytes - before_bytes)
+        feed.host.grown(feed.history.memory_bytes - before_bytes)
 
     async def _follow(self) -> None:
         """Listen, and read the log when it has moved, until the lease is free or the server is

@@ -68,10 +68,11 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The text of a client error may hold the URL or a header; its type is enough.
             raise SourceFailure(SourceProblem.UNAVAILABLE, type(error).__name__) from None
-        failure = _failure(response, asked_with_cursor=bool(cursor)) or _compressed(response)
-        if failure is not None:
+        try:
+            _check(response, asked_with_cursor=bool(cursor))
+        except SourceFailure:
             response.close()
-            raise failure
+            raise
         shed(response)
         return HttpSubscription(
             self,
@@ -118,17 +119,20 @@ class Upstream:
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
-def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> SourceFailure | None:
-    """What an answer means; None for an event stream."""
+def _check(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> None:
+    """Raises SourceFailure for what is no event stream that can be read."""
     status = response.status
     if status == HTTPStatus.OK:
         content_type = _media_type(response)
-        if content_type == "text/event-stream":
-            return None
-        # Not in upstream's words, which may hold anything.
-        kind = content_type if content_type in _KINDS else "something"
-        detail = f"answered {kind}, not text/event-stream"
-        return SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
+        if content_type != "text/event-stream":
+            # Not in upstream's words, which may hold anything.
+            kind = content_type if content_type in _KINDS else "something"
+            detail = f"answered {kind}, not text/event-stream"
+            raise SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
+        if response.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}:
+            detail = "answered a compressed event stream"  # in a coding that nobody asked for
+            raise SourceFailure(SourceProblem.UNUSABLE, detail, status=status)
+        return
     problem = _PROBLEMS.get(status)
     if problem is None:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -138,7 +142,7 @@ def _failure(response: aiohttp.ClientResponse, *, asked_with_cursor: bool) -> So
         else:
             problem = SourceProblem.UNUSABLE
     retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
-    return SourceFailure(problem, f"answered {status}", status=status, retry_after_s=retry_after_s)
+    raise SourceFailure(problem, f"answered {status}", status=status, retry_after_s=retry_after_s)
 
 
 def _media_type(response: aiohttp.ClientResponse) -> str:
@@ -156,13 +160,6 @@ _PROBLEMS: dict[int, SourceProblem] = {
     HTTPStatus.TOO_MANY_REQUESTS: SourceProblem.THROTTLED,
     HTTPStatus.REQUEST_TIMEOUT: SourceProblem.UNAVAILABLE,
 }
-
-
-def _compressed(response: aiohttp.ClientResponse) -> SourceFailure | None:
-    """Why an event stream can't be read: it is in a coding that nobody asked for."""
-    if response.headers.get("Content-Encoding", "").strip().lower() in {"", "identity"}:
-        return None
-    return SourceFailure(SourceProblem.UNUSABLE, "answered a compressed event stream", status=200)
 
 
 def _retry_after_s(value: str | None) -> float | None:

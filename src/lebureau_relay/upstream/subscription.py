@@ -101,11 +101,16 @@ class HttpSubscription:
         else:
             if left:
                 waiter.set_result(left)
+        finally:
+            # The error knows this frame, which must not know who holds the error: such a circle
+            # keeps a connection and all its history until the collector looks, which is seldom.
+            del take, waiter
 
     def _hand_on(self, take: Take) -> Sequence[Event]:
         try:
             chunk = self._response.content.read_nowait()
         except (aiohttp.ClientError, OSError) as error:
+            error.__traceback__ = None  # aiohttp's stream keeps the error, whose frames keep us
             raise SourceFailure(self._ended_by or SourceProblem.CUT, type(error).__name__) from None
         if chunk:
             if self._is_over():

@@ -97,11 +97,19 @@ class Pipe:
         """Run a script. `size_bytes` is about what travels, there or back. Raises BrokerDown."""
         if not self.up or self._in_doubt or len(self._waiting) >= _MAX_WAITING:
             raise BrokerDown(self.why)
+        return await self._put(script, keys, arguments, size_bytes)
+
+    def _put(
+        self, script: str, keys: Sequence[str], arguments: Sequence[Argument], size_bytes: int
+    ) -> asyncio.Future[Any]:
+        """Into the queue. Who waits for the answer doesn't name it: as a failure it would hold
+        itself by that frame.
+        """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         now_s = time.monotonic()
         self._waiting.append(_Call(script, keys, arguments, size_bytes, now_s, answer))
         self._more.set()
-        return await answer
+        return answer
 
     async def run(self) -> None:
         """Find the server, serve calls, find it again."""

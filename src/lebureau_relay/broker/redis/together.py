@@ -21,6 +21,9 @@ async def together(*lives: Coroutine[None, None, None]) -> None:
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
-    for part in done:
-        if not part.cancelled():
-            part.result()
+    try:
+        for part in done:
+            if not part.cancelled():
+                part.result()
+    finally:
+        del part, parts, done  # what failed knows this frame, and would hold itself
