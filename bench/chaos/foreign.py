@@ -5,15 +5,16 @@ outside is done: to the upstream, and to the clients' road. `observe` leaves it 
 """
 
 import os
+import random
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.chaos.crowd import Errand
 from bench.chaos.library import Target
-from bench.chaos.plan import Scenario
+from bench.chaos.plan import Episode, Scenario, alone, together
 from bench.chaos.road import Road
 from bench.chaos.stage import Setting, Size, Stage
 from bench.machine import BenchError
@@ -85,12 +86,33 @@ class ForeignStage(Stage):
         return Path(os.devnull)
 
 
-def reaches(scenario: Scenario) -> bool:
-    """Whether a scenario can be played on a deployment that is reached from outside only."""
-    steps = (step.split()[1] for step in scenario.steps)
-    return set(steps) <= _REACHED and not (
-        scenario.log or scenario.tls or scenario.workers > 1 or scenario.settings
-    )
+def reachable(scenario: Scenario) -> Scenario | None:
+    """A scenario, if it can be played on a deployment that is reached from outside only."""
+    steps = {step.split()[1] for step in scenario.steps}
+    own = scenario.log or scenario.tls or scenario.workers > 1 or scenario.settings
+    return scenario if steps <= _REACHED and not own else None
+
+
+def chosen(
+    known: Mapping[str, Scenario], names: Sequence[str], part: Callable[[Scenario], Scenario | None]
+) -> list[tuple[Scenario, ...]]:
+    """Of each name what can be played there, by `part`; a+b: at once. All that can, if no name or
+    `all` is given. Raises BenchError for a name of which nothing can.
+    """
+    parts = {name: fit for name, one in known.items() if (fit := part(one))}
+    if not names or "all" in names:
+        return [(one,) for one in parts.values()]
+    if unfit := {one for name in names for one in name.split("+")} - set(parts):
+        raise BenchError(
+            f"{', '.join(sorted(unfit))} can't be played on it; these can: {', '.join(parts)}"
+        )
+    return [tuple(parts[one] for one in name.split("+")) for name in names]
+
+
+def episode(parts: Sequence[Scenario], seed: int) -> Episode:
+    """One by itself, or several at once."""
+    dice = random.Random(f"{seed}:{'+'.join(one.name for one in parts)}")
+    return together(parts, dice, "one") if parts[1:] else alone(parts[0], dice, 1)
 
 
 def mistake(url: str) -> str:

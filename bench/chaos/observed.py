@@ -100,10 +100,36 @@ class ObservedStage(ForeignStage):
             ) from None
         with suppress(TimeoutError):
             await self.wait_for(lambda: self.heard, "", self.patience_s)
+            await self._one_story()
             self.kinds |= {self.sightings.kinds[seen] for seen in self.heard}
             await _to_its_end(self._open_readers())
             await self.wait_for(self._all_in, "", self.patience_s)
         return bool(self.heard)
+
+    async def _one_story(self) -> None:
+        """Raises BenchError where each connection is told something of its own."""
+        first, *others = (one.diary for one in (*self.witnesses, *self.tabs))
+        share = self.sightings.share
+        try:
+            await self.wait_for(
+                lambda: any(share(_recent(first), _recent(one)) for one in others),
+                "",
+                self.patience_s,
+            )
+        except TimeoutError:
+            raise BenchError(
+                "no two clients got the same event (id and data): each connection is told "
+                "something of its own, so nobody can be held against another"
+            ) from None
+
+    @property
+    def there(self) -> int:
+        """How many of the kit's own clients stream."""
+        return sum(tab.open for tab in self.tabs)
+
+    async def wait_for(self, true: Any, said: str, timeout_s: float = 0.0) -> None:
+        """As any stage does; a client that sits on a dead connection finds it out by silence."""
+        await super().wait_for(true, said, timeout_s or self.patience_s + self.size.silence_s)
 
     @property
     def _clients(self) -> "list[Tab | Reader]":
@@ -151,7 +177,7 @@ class ObservedStage(ForeignStage):
         pages = [self.chronicle.page(tab.diary) for tab in (*self.witnesses, *self.tabs)]
         for reader, road in zip(self.readers, self.reader_roads, strict=True):
             pages.append(self._reader_page(reader, road))
-        return judge(pages, self.chronicle.said) if said else None
+        return judge(pages, self.chronicle.said, self.chronicle.name_of) if said else None
 
     async def begin_again(self) -> None:
         """Run those anew that have given up."""

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from bench.chaos import plan
 from bench.chaos.acts import ACTS, play
 from bench.chaos.crowd import Parser
-from bench.chaos.foreign import Deployment, ForeignStage, reaches
+from bench.chaos.foreign import Deployment, ForeignStage, reachable
 from bench.chaos.library import LIBRARIES, absent
 from bench.chaos.peer import Follower, Publisher
 from bench.chaos.peers import PeerStage, chosen, missing
@@ -317,7 +317,7 @@ async def test_a_deployment_of_somebody_else_is_reached_by_its_address_alone(tmp
             await relay.end()
     assert outcome.good, str(outcome)
     assert outcome.judgement.connections >= len(stage.tabs)
-    reached = {one.name for one in KNOWN.values() if reaches(one)}
+    reached = {one.name for one in KNOWN.values() if reachable(one)}
     assert {"cut", "clients-lost"} < reached
     assert not {"relay-killed", "redis-full", "road-cut", "clock-back", "log-full"} & reached
 
