@@ -16,6 +16,8 @@ _STATUSES = {
     404: "404: there is no such stream",
     429: "429: too many connects or streams; wait, or raise its limits",
 }
+# The crowd unpacks nothing, and does not offer to.
+_ASKED = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 
 async def look(session: aiohttp.ClientSession, target: Target, url: str) -> None:
@@ -28,7 +30,7 @@ async def look(session: aiohttp.ClientSession, target: Target, url: str) -> None
     try:
         async with session.get(
             URL(f"{where.scheme}://{where.netloc}{target.path}", encoded=True),
-            headers={"Accept": "text/event-stream"} | target.headers,
+            headers=_ASKED | target.headers,
             allow_redirects=False,  # nobody but who was named gets the credential
             timeout=timeout,
         ) as answer:
@@ -64,4 +66,7 @@ def _refusal(answer: aiohttp.ClientResponse, url: str) -> str:
         return f"sends elsewhere ({to.scheme}://{to.netloc}{to.path}): give that address"
     if status != 200:
         return f"answers {_STATUSES.get(status, str(status))}"
-    return "" if kind == "text/event-stream" else f"answers with {kind}, not an event stream"
+    if kind != "text/event-stream":
+        return f"answers with {kind}, not an event stream"
+    packed = answer.headers.get("Content-Encoding", "identity")
+    return "" if packed == "identity" else f"packs its stream ({packed}), which nobody asked for"

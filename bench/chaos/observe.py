@@ -45,6 +45,7 @@ class Run:
         self._heard = 0  # before this scenario, and not judged
         self._bad = self._judged = self._told = 0
         self._quiet: list[str] = []
+        self._shown = False  # an example of what is wrong
 
     async def play(self) -> None:
         """Everything. Raises BenchError if clients can't open the stream."""
@@ -89,6 +90,7 @@ class Run:
         self._judged += judgement is not None
         self._told += judgement.told if judgement else 0
         self._bad += not outcome.good
+        self._shown |= bool(judgement and judgement.examples)
         print(f"{outcome}{refused}", flush=True)
 
     def verdict(self) -> tuple[int, str]:
@@ -118,14 +120,16 @@ class Run:
     def remarks(self) -> list[str]:
         """How to read what is wrong, and what the judge could not look at."""
         chronicle, remarks = self._stage.chronicle, []
-        if self._bad:
+        if self._shown:
             remarks.append(
                 "Numbers count what the witnesses got. Behind an example: what the client had just "
                 "before, the gaps it was told of, and where it came back (after which number, to "
                 "which port of the kit's, with which cursor)"
             )
-        if deaf := [one.diary.name for one in self._stage.readers if not one.diary.times_s]:
-            remarks.append(f"{', '.join(deaf)} got no event at all, from first to last")
+        if self._stage.deaf:
+            remarks.append(
+                f"{', '.join(sorted(self._stage.deaf))} got no event at all, from first to last"
+            )
         if chronicle.nameless:
             remarks.append(
                 f"{chronicle.nameless} of {len(chronicle.said[ALL])} events had no id of their "
@@ -155,6 +159,8 @@ async def observe(stage: ObservedStage, chosen: Sequence[Sequence[Scenario]], se
         except asyncio.CancelledError:
             print("interrupted: the verdict so far; once more, and there is none", flush=True)
             loop.remove_signal_handler(signal.SIGINT)
+            # A browser's driver that Ctrl-C has reached, too, says so in futures that nobody awaits.
+            loop.set_exception_handler(lambda *_: None)
             await run.interrupt()
         finally:
             loop.remove_signal_handler(signal.SIGINT)

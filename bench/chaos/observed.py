@@ -19,7 +19,7 @@ import aiohttp
 from bench.chaos.crowd import Tab
 from bench.chaos.foreign import SIZE, Deployment, ForeignStage
 from bench.chaos.judge import Diary, Judgement, judge
-from bench.chaos.library import LIBRARIES, Reader, Target
+from bench.chaos.library import LIBRARIES, Library, Reader, Target
 from bench.chaos.look import look
 from bench.chaos.road import Road
 from bench.chaos.stage import Size
@@ -53,6 +53,7 @@ class ObservedStage(ForeignStage):
         self.witnesses: list[Tab] = []
         self.kinds: set[str] = {"message"}
         self.left_out: list[str] = []
+        self.deaf: set[str] = set()  # libraries that have got no event yet
 
     async def _set_up(self) -> None:
         life = self._life
@@ -77,6 +78,10 @@ class ObservedStage(ForeignStage):
             silence_s=self.size.silence_s,
             number=self.sightings.number,
         )
+
+    async def _open_reader(self, library: Library, target: Target) -> None:
+        await super()._open_reader(library, target)
+        self.deaf.add(library.name)
 
     async def _open_readers(self) -> None:
         for library in LIBRARIES if self.setting.libraries else ():
@@ -173,6 +178,7 @@ class ObservedStage(ForeignStage):
         if interrupted:
             for client, has_all in zip(self._clients, self._up_to_date(mark), strict=True):
                 client.diary.gone |= not has_all
+        self.deaf -= {one.diary.name for one in self.readers if one.diary.numbers}
         said = self.chronicle.write(self.diaries, mark, self.kinds)
         pages = [self.chronicle.page(tab.diary) for tab in (*self.witnesses, *self.tabs)]
         for reader, road in zip(self.readers, self.reader_roads, strict=True):

@@ -259,12 +259,13 @@ async def test_a_road_sees_who_names_a_place(echo):
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nLast-Event-ID: evt_7\r\nHost: x\r\n\r\n",
         b"GET /?apiKey=k&lastEventId=evt%5F8&x=y HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nLast-Event-ID: caf\xe9\r\n\r\n",  # as Python's libraries send it
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", road.port)
         writer.write(request)
         OPENED.append(writer)
-        await said(reader, timeout_s=5.0)
-    assert [cursor for _, cursor in road.arrivals] == ["", "evt_7", "evt_8"]
+        assert await said(reader, 1000, timeout_s=5.0) == request
+    assert [cursor for _, cursor in road.arrivals] == ["", "evt_7", "evt_8", "caf\ufffd"]
 
 
 def test_a_story_knows_its_events_by_number_and_by_id():

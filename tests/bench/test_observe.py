@@ -1,6 +1,7 @@
 """The kit on a deployment that reads its own upstream: what it sees, and where it can not tell."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -26,7 +27,7 @@ from bench.chaos.foreign import (
     reachable,
 )
 from bench.chaos.judge import Diary, judge
-from bench.chaos.library import Target
+from bench.chaos.library import LIBRARIES, Target, reader
 from bench.chaos.look import look
 from bench.chaos.observe import BAD, GOOD, NO_VERDICT, observable, observe
 from bench.chaos.observed import ObservedStage
@@ -469,6 +470,33 @@ async def test_a_relay_that_dies_has_broken_its_promise_and_is_waited_for_no_lon
     assert said.splitlines()[-1] == "NOT as promised"
 
 
+@pytest.mark.server
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [one.name for one in LIBRARIES if one.run_by == "python"])
+async def test_a_stream_that_is_packed_for_who_unpacks_it_is_heard(name, tmp_path):
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.enable_compression()  # as the client offers
+        await response.prepare(request)
+        await response.write(b"id: 1\ndata: %s\n\n" % json.dumps({"n": 7}).encode())
+        await response.write_eof()
+        return response
+
+    (library,) = (one for one in LIBRARIES if one.name == name)
+    if why := library.missing():
+        pytest.skip(why)
+    async with AsyncExitStack() as stack:
+        port = int((await served(stack, handler)).rpartition(":")[2])
+        road = await Road(port).start()
+        stack.push_async_callback(road.end)
+        client = await reader(library, Target(ALL, "/x", {}, ""), road, tmp_path / "log").start()
+        stack.push_async_callback(client.end)
+        async with asyncio.timeout(30):
+            while not client.diary.numbers:  # noqa: ASYNC110 - nobody signals it
+                await asyncio.sleep(0.05)
+    assert set(client.diary.numbers) == {7}
+
+
 @pytest.fixture
 async def deployment(tmp_path):
     """A relay and what it reads, each a process of its own; `start(ids)` is the relay's address."""
@@ -596,6 +624,10 @@ def answering(status: int, **headers):
         (answering(404), "answers 404: there is no such stream"),
         (answering(500), "answers 500"),
         (answering(200), "not an event stream"),
+        (
+            answering(200, Content_Type="text/event-stream", Content_Encoding="gzip"),
+            "packs its stream (gzip)",
+        ),
         (answering(302, Location="https://login.test/in?next=secret"), "https://login.test/in)"),
         (answering(302, Location="/in?next=secret"), "/in): give that address"),
     ],
