@@ -153,14 +153,18 @@ async def observe(stage: ObservedStage, chosen: Sequence[Sequence[Scenario]], se
             flush=True,
         )
         playing = asyncio.ensure_future(run.play())
-        loop.add_signal_handler(signal.SIGINT, playing.cancel)
+
+        def stop() -> None:
+            # Ctrl-C reaches a browser's driver, too, which complains where nobody awaits it.
+            loop.set_exception_handler(lambda *_: None)
+            playing.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, stop)
         try:
             await playing
         except asyncio.CancelledError:
             print("interrupted: the verdict so far; once more, and there is none", flush=True)
             loop.remove_signal_handler(signal.SIGINT)
-            # A browser's driver that Ctrl-C has reached, too, says so in futures that nobody awaits.
-            loop.set_exception_handler(lambda *_: None)
             await run.interrupt()
         finally:
             loop.remove_signal_handler(signal.SIGINT)
