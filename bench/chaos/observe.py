@@ -126,7 +126,7 @@ class Run:
                 "before, the gaps it was told of, and where it came back (after which number, to "
                 "which port of the kit's, with which cursor)"
             )
-        if self._stage.deaf:
+        if self._judged and self._stage.deaf:
             remarks.append(
                 f"{', '.join(sorted(self._stage.deaf))} got no event at all, from first to last"
             )

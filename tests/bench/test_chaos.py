@@ -28,6 +28,8 @@ from bench.chaos.stage import SMALL
 from bench.chaos.starvation import pulses, starve
 from bench.chaos.story import Story
 from bench.programs import free_port
+from tests.conformance.cases import interpret
+from tests.conformance.stage import CASES
 
 from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 
@@ -143,6 +145,15 @@ def test_the_crowd_reads_a_stream_in_any_pieces(size):
         event for at in range(0, len(stream), size) for event in parser.feed(stream[at : at + size])
     ]
     assert found == [("a", "x", "1\n2"), ("a", "message", "3"), ("b", "message", "4")]
+
+
+@pytest.mark.parametrize(("case", "stream"), [(one[0], one[1]) for one in CASES])
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_the_kits_own_clients_hear_what_the_standard_says(case, stream, size):
+    parser, heard = Parser(), list[tuple[str, str, str]]()
+    for start in range(0, len(stream), size):
+        heard += parser.feed(stream[start : start + size])
+    assert heard == [(m.last_event_id, m.type, m.data) for m in interpret(stream).messages], case
 
 
 @pytest.fixture
