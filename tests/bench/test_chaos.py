@@ -1,8 +1,10 @@
 """The chaos kit: its parts, a short run of it on the relay, and that it sees what others lose."""
 
 import asyncio
+import importlib.util
 import random
 import re
+import shutil
 import signal
 import sys
 import time
@@ -132,6 +134,14 @@ async def test_no_step_goes_on_after_one_has_failed(monkeypatch):
 
 
 # -- the instruments
+
+
+def test_a_browser_without_what_drives_it_is_missing(monkeypatch):
+    """Where only the relay is installed, as `make demo` does."""
+    (browser,) = (one for one in LIBRARIES if one.run_by == "browser")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert browser.missing() == "the package playwright is not installed (make dev)"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
