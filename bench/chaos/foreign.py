@@ -18,6 +18,7 @@ from bench.chaos.plan import Episode, Scenario, alone, together
 from bench.chaos.road import Road
 from bench.chaos.stage import Setting, Size, Stage
 from bench.machine import BenchError
+from lebureau_relay.errors import StartError
 
 # What is far away, and asks others first, may take its time.
 ANSWER_S = 15.0
@@ -45,9 +46,23 @@ class ForeignStage(Stage):
         super().__init__(size, Setting(libraries=libraries), seed)
         self._deployment = deployment
 
+    async def opened(self) -> None:
+        """Raises BenchError if some client hears nothing."""
+        try:
+            await super().opened()
+        except TimeoutError:
+            deaf = sum(not diary.numbers for diary in self.diaries)
+            raise BenchError(
+                f"{deaf} of {len(self.diaries)} clients got no event: is there a relay at --url, "
+                "does it take the credential, and does it read the kit's upstream?"
+            ) from None
+
     async def _start_upstream(self) -> None:
         asked = self._deployment
-        await self.upstream.start(asked.upstream_host, asked.upstream_port)
+        try:
+            await self.upstream.start(asked.upstream_host, asked.upstream_port)
+        except StartError as error:
+            raise BenchError(str(error)) from None
         user, stream = self.feeds[0]
         print(
             f"upstream at {self.upstream.url}{stream.path}, key {user.key} (header x-api-key or "

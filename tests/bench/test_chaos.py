@@ -29,6 +29,7 @@ from bench.chaos.runner import played
 from bench.chaos.stage import SMALL
 from bench.chaos.starvation import pulses, starve
 from bench.chaos.story import Story
+from bench.machine import BenchError
 from bench.programs import free_port
 from tests.conformance.cases import interpret
 from tests.conformance.stage import CASES
@@ -342,6 +343,23 @@ async def test_a_deployment_of_somebody_else_is_reached_by_its_address_alone(tmp
     reached = {one.name for one in KNOWN.values() if reachable(one)}
     assert {"cut", "clients-lost"} < reached
     assert not {"relay-killed", "redis-full", "road-cut", "clock-back", "log-full"} & reached
+
+
+class Impatient(ForeignStage):
+    async def wait_for(self, true, said, timeout_s=0.5) -> None:
+        await super().wait_for(true, said, timeout_s)
+
+
+async def test_a_deployment_that_does_not_read_the_kits_upstream_is_told_to_people():
+    where = Deployment("http://127.0.0.1:1/x", {"x-api-key": "secret"}, "")
+    async with Impatient(where, 1, libraries=False) as nobody:
+        with pytest.raises(BenchError, match="20 of 20 clients got no event: is there a relay at"):
+            await nobody.opened()
+        port = nobody.upstream_port
+        where = Deployment("http://127.0.0.1:1/x", {}, "", upstream_port=port)
+        with pytest.raises(BenchError, match=f"can't listen on 127.0.0.1:{port} "):
+            async with ForeignStage(where, 1, libraries=False):
+                pass
 
 
 @pytest.mark.timeout(120)
