@@ -629,7 +629,7 @@ def answering(status: int, **headers):
             "packs its stream (gzip)",
         ),
         (answering(302, Location="https://login.test/in?next=secret"), "https://login.test/in)"),
-        (answering(302, Location="/in?next=secret"), "/in): give that address"),
+        (answering(302, Location="/in?next=secret"), "sends elsewhere (http://127.0.0.1:"),
     ],
 )
 async def test_what_is_no_stream_is_told_to_people(handler, why):
