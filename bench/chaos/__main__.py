@@ -3,7 +3,8 @@
 Without arguments a short run of fixed seed on this relay, as `make test` has it; with --minutes a
 long one, which writes bench/results/chaos.json and docs/reliability.md. With --url on a deployment
 of yours, which reads its own upstream, or the kit's with --upstream-port. Exit codes: 0 all was as
-promised, 1 it was not or could not be played, 2 wrong usage, 3 no verdict: nothing was said.
+promised, 1 it was not or could not be played, 2 wrong usage, 3 no verdict: with --url, it could not
+be reached, or nothing was said.
 """
 
 import argparse
@@ -74,15 +75,34 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--upstream-host", default="127.0.0.1", help="and on this address")
     parser.add_argument("--to", type=Path, default=record.LONG, help="results of a long run")
     asked = parser.parse_args()
-    if asked.url is not None and (wrong := foreign.mistake(asked.url)):
-        parser.error(f"--url {wrong}")
+    if wrong := _wrong(asked):
+        parser.error(wrong)
     if asked.clients < 1 or not 0 < asked.patience < math.inf:
         parser.error("--clients and --patience are above 0")
     known = plan.scenarios()
     unknown = {name for one in asked.scenario for name in one.split("+")} - set(known) - {"all"}
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; --list names them")
+    if asked.url and not asked.list:
+        try:
+            asked.deployment = _deployment(asked)
+            part = observe.observable if asked.upstream_port is None else foreign.reachable
+            asked.parts = foreign.chosen(known, asked.scenario, part)
+        except BenchError as error:
+            parser.error(str(error))
     return asked
+
+
+def _wrong(asked: argparse.Namespace) -> str:
+    """Which arguments can't be, or not together; empty if they can."""
+    if asked.url is None:
+        told = asked.header or asked.query or asked.upstream_port is not None
+        return "--header, --query and --upstream-port go with --url" if told else ""
+    if wrong := foreign.mistake(asked.url):
+        return f"--url {wrong}"
+    if asked.peers or asked.large or asked.report or asked.minutes is not None:
+        return "--url is a run of its own, without --minutes, --large, --peers and --report"
+    return ""
 
 
 async def _play(scenarios: list[plan.Scenario], size: Size, seed: int) -> bool:
@@ -102,21 +122,20 @@ def _size(asked: argparse.Namespace) -> Size:
     return replace(foreign.SIZE, tabs=asked.clients)
 
 
-async def _observe(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> int:
+async def _observe(asked: argparse.Namespace) -> int:
     stage = observed.ObservedStage(
-        _deployment(asked), asked.seed, size=_size(asked), patience_s=asked.patience
+        asked.deployment, asked.seed, size=_size(asked), patience_s=asked.patience
     )
-    return await observe.observe(stage, scenarios, asked.seed)
+    return await observe.observe(stage, asked.parts, asked.seed)
 
 
-async def _play_foreign(scenarios: list[plan.Scenario], asked: argparse.Namespace) -> bool:
+async def _play_foreign(asked: argparse.Namespace) -> bool:
     """One after the other, each on what the one before has left."""
     good = True
-    async with ForeignStage(_deployment(asked), asked.seed, size=_size(asked)) as stage:
+    async with ForeignStage(asked.deployment, asked.seed, size=_size(asked)) as stage:
         await stage.opened()
-        for one in scenarios:
-            episode = plan.alone(one, random.Random(f"{asked.seed}:{one.name}"), 1)
-            outcome = await runner.played(stage, episode, "yours")
+        for parts in asked.parts:
+            outcome = await runner.played(stage, foreign.episode(parts, asked.seed), "yours")
             print(outcome, flush=True)
             good &= outcome.good
     return good
@@ -157,8 +176,7 @@ def _run(asked: argparse.Namespace, known: dict[str, plan.Scenario]) -> int:
     """What was asked for; the exit code. Raises BenchError."""
     names = known if "all" in asked.scenario else asked.scenario
     if asked.url and asked.upstream_port is None:
-        parts = [observe.observable(known[name]) for name in names or known]
-        return uvloop.run(_observe([one for one in parts if one], asked))
+        return uvloop.run(_observe(asked))
     good = True
     if asked.minutes is not None:
         good = uvloop.run(run_long(known, asked.minutes, asked.seed, asked.to))
@@ -169,8 +187,7 @@ def _run(asked: argparse.Namespace, known: dict[str, plan.Scenario]) -> int:
         record.save(record.PEERS, with_rows(record.load(record.PEERS), said) if names else said)
         write_document()
     elif asked.url:
-        chosen = [known[name] for name in names or known if foreign.reaches(known[name])]
-        good = uvloop.run(_play_foreign(chosen, asked))
+        good = uvloop.run(_play_foreign(asked))
     elif names:
         size = LARGE if asked.large else SMALL
         good = uvloop.run(_play([known[name] for name in names if name in known], size, asked.seed))
@@ -202,7 +219,7 @@ def main() -> int:
         print("chaos: interrupted", file=sys.stderr)
     except BenchError as error:
         print(f"chaos: {error}", file=sys.stderr)
-    return 1
+    return observe.NO_VERDICT if asked.url else 1
 
 
 if __name__ == "__main__":

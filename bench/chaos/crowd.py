@@ -52,17 +52,18 @@ class Parser:
 
     def __init__(self, last_id: str = "") -> None:
         self._rest = b""
+        self._begun = self._after_cr = False
         self.last_id = last_id
 
     def feed(self, data: bytes) -> list[tuple[str, str, str]]:
-        text = self._rest + data
-        held = b"\r" if text.endswith(b"\r") else b""  # LF may follow
+        text = data.removeprefix(b"\n") if self._after_cr else data
+        self._after_cr = data.endswith(b"\r")
         if b"\r" in text:
-            text = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *blocks, rest = text.split(b"\n\n")
-        self._rest = rest + held
-        events = (self._event(block.removeprefix(b"\xef\xbb\xbf")) for block in blocks)
-        return [event for event in events if event is not None]
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, self._rest = (self._rest + text).split(b"\n\n")
+        if blocks and not self._begun:
+            blocks[0], self._begun = blocks[0].removeprefix(b"\xef\xbb\xbf"), True
+        return [event for event in map(self._event, blocks) if event is not None]
 
     def _event(self, block: bytes) -> tuple[str, str, str] | None:
         kind, data = "message", list[str]()
@@ -108,7 +109,7 @@ class _Reading(asyncio.Protocol):
             return
         self._rest = b""
         self.status = int(head.split(b" ", 2)[1])
-        self._chunked = b"transfer-encoding: chunked" in head.lower()
+        self._chunked = b"transfer-encoding:chunked" in head.lower().replace(b" ", b"")
         if not self.answered.done():
             self.answered.set_result(None)
         self._take(rest)

@@ -5,18 +5,20 @@ outside is done: to the upstream, and to the clients' road. `observe` leaves it 
 """
 
 import os
+import random
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.chaos.crowd import Errand
 from bench.chaos.library import Target
-from bench.chaos.plan import Scenario
+from bench.chaos.plan import Episode, Scenario, alone, together
 from bench.chaos.road import Road
 from bench.chaos.stage import Setting, Size, Stage
 from bench.machine import BenchError
+from lebureau_relay.errors import StartError
 
 # What is far away, and asks others first, may take its time.
 ANSWER_S = 15.0
@@ -44,9 +46,23 @@ class ForeignStage(Stage):
         super().__init__(size, Setting(libraries=libraries), seed)
         self._deployment = deployment
 
+    async def opened(self) -> None:
+        """Raises BenchError if some client hears nothing."""
+        try:
+            await super().opened()
+        except TimeoutError:
+            deaf = sum(not diary.numbers for diary in self.diaries)
+            raise BenchError(
+                f"{deaf} of {len(self.diaries)} clients got no event: is there a relay at --url, "
+                "does it take the credential, and does it read the kit's upstream?"
+            ) from None
+
     async def _start_upstream(self) -> None:
         asked = self._deployment
-        await self.upstream.start(asked.upstream_host, asked.upstream_port)
+        try:
+            await self.upstream.start(asked.upstream_host, asked.upstream_port)
+        except StartError as error:
+            raise BenchError(str(error)) from None
         user, stream = self.feeds[0]
         print(
             f"upstream at {self.upstream.url}{stream.path}, key {user.key} (header x-api-key or "
@@ -85,12 +101,33 @@ class ForeignStage(Stage):
         return Path(os.devnull)
 
 
-def reaches(scenario: Scenario) -> bool:
-    """Whether a scenario can be played on a deployment that is reached from outside only."""
-    steps = (step.split()[1] for step in scenario.steps)
-    return set(steps) <= _REACHED and not (
-        scenario.log or scenario.tls or scenario.workers > 1 or scenario.settings
-    )
+def reachable(scenario: Scenario) -> Scenario | None:
+    """A scenario, if it can be played on a deployment that is reached from outside only."""
+    steps = {step.split()[1] for step in scenario.steps}
+    own = scenario.log or scenario.tls or scenario.workers > 1 or scenario.settings
+    return scenario if steps <= _REACHED and not own else None
+
+
+def chosen(
+    known: Mapping[str, Scenario], names: Sequence[str], part: Callable[[Scenario], Scenario | None]
+) -> list[tuple[Scenario, ...]]:
+    """Of each name what can be played there, by `part`; a+b: at once. All that can, if no name or
+    `all` is given. Raises BenchError for a name of which nothing can.
+    """
+    parts = {name: fit for name, one in known.items() if (fit := part(one))}
+    if not names or "all" in names:
+        return [(one,) for one in parts.values()]
+    if unfit := {one for name in names for one in name.split("+")} - set(parts):
+        raise BenchError(
+            f"{', '.join(sorted(unfit))} can't be played on it; these can: {', '.join(parts)}"
+        )
+    return [tuple(parts[one] for one in name.split("+")) for name in names]
+
+
+def episode(parts: Sequence[Scenario], seed: int) -> Episode:
+    """One by itself, or several at once."""
+    dice = random.Random(f"{seed}:{'+'.join(one.name for one in parts)}")
+    return together(parts, dice, "one") if parts[1:] else alone(parts[0], dice, 1)
 
 
 def mistake(url: str) -> str:

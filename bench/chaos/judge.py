@@ -8,8 +8,9 @@ or not at all: what a library can't do is no relay's fault.
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from statistics import median
 
@@ -17,6 +18,7 @@ from statistics import median
 _ROUNDING_S = 0.002
 _EXAMPLES = 5
 CROWD = "tab"  # the name of each of the kit's own clients
+NameOf = Callable[[int, int], str]  # of a feed's number, for people
 
 
 @dataclass(slots=True)
@@ -106,8 +108,13 @@ class Judgement:
         return not (self.lost or self.repeated or self.reordered)
 
 
+def _plain(_feed: int, number: int) -> str:
+    return str(number)
+
+
 @dataclass(slots=True)
 class _Sum:
+    name: Callable[[int], str] = str
     lost: int = 0
     told: int = 0
     own: int = 0
@@ -124,14 +131,17 @@ class _Sum:
         self.notes += [f"{name}: {each}" for each in one.notes[:1]]
 
 
-def judge(diaries: Sequence[Diary], said: Sequence[Sequence[float]]) -> Judgement:
+def judge(
+    diaries: Sequence[Diary], said: Sequence[Sequence[float]], name_of: NameOf = _plain
+) -> Judgement:
     """`said` is when each event of each feed was said: number 1 first. By now every client should
-    have them all.
+    have them all. What is wrong is told by the names of events.
     """
     total = _Sum()
     delays_s: list[float] = []
     for at, diary in enumerate(diaries):
-        total.add(f"{diary.name} {at}, feed {diary.feed}", _judge_one(diary, len(said[diary.feed])))
+        found = _judge_one(diary, len(said[diary.feed]), partial(name_of, diary.feed))
+        total.add(f"{diary.name} {at}, feed {diary.feed}", found)
         delays_s += _delays_s(diary, said[diary.feed])
     delays_s.sort()
     silences_s = [diary.longest_silence_s for diary in diaries]
@@ -189,9 +199,9 @@ def _delays_s(diary: Diary, said: Sequence[float]) -> list[float]:
     ]
 
 
-def _judge_one(diary: Diary, top: int) -> _Sum:
+def _judge_one(diary: Diary, top: int, name: Callable[[int], str] = str) -> _Sum:
     """From where it came in, or from `since`, it should have every number to `top`."""
-    found, seen, newest = _Sum(), set[int](), diary.since
+    found, seen, newest = _Sum(name), set[int](), diary.since
     holes: list[tuple[int, int, int]] = []  # first, last, place in the diary
     told = _told(diary)
     # After a gap what came before may come again, in order; this did last. Of what is known already
@@ -204,10 +214,10 @@ def _judge_one(diary: Diary, top: int) -> _Sum:
             retold = number
         elif known:
             found.repeated += 1
-            found.examples.append(f"{number} again {_context(diary, place)}")
+            found.examples.append(f"{name(number)} again {_context(diary, place)}")
         elif newest > number >= 0:
             found.reordered += 1
-            found.examples.append(f"{number} {_context(diary, place)}")
+            found.examples.append(f"{name(number)} {_context(diary, place)}")
         elif number > newest + 1 and newest >= 0:
             holes.append((newest + 1, number - 1, place))
         seen.add(number)
@@ -255,13 +265,16 @@ def _judge_hole(diary: Diary, seen: set[int], hole: tuple[int, int, int], found:
     own = sum(number <= _excused(diary, place) for number in missing)
     if place in told:
         found.told += len(missing)
-        found.notes.append(f"{first} to {last} missing and told, {_context(diary, place)}")
+        found.notes.append(
+            f"{found.name(first)} to {found.name(last)} missing and told, {_context(diary, place)}"
+        )
         return
     found.own += own
     if len(missing) > own:
         found.lost += len(missing) - own
         found.examples.append(
-            f"{first} to {last} missing, {len(missing)} in all, {_context(diary, place)}"
+            f"{found.name(first)} to {found.name(last)} missing, {len(missing)} in all, "
+            f"{_context(diary, place)}"
         )
 
 

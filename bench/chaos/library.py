@@ -93,20 +93,28 @@ def _needs_program(name: str) -> Callable[[], str]:
 
 
 def _needs_module(name: str) -> Callable[[], str]:
-    return lambda: "" if importlib.util.find_spec(name) else f"the package {name} is not installed"
+    return lambda: (
+        "" if importlib.util.find_spec(name) else f"the package {name} is not installed (make dev)"
+    )
 
 
 def _needs_node() -> str:
     if (_NODE / ".done").exists():
         return ""
     why = _NODE / "why"
-    return why.read_text().strip() if why.exists() else "bench/chaos/tools.sh has not run"
+    return (
+        why.read_text().strip() if why.exists() else "bench/chaos/tools.sh has not run (make needs)"
+    )
+
+
+def _needs_browser() -> str:
+    return _needs_program("chromium")() or _needs_module("playwright")()
 
 
 _SELF = "by itself, with Last-Event-ID; after a status other than 200 never"
 _LOOP = "not by itself; here in a loop that sends Last-Event-ID"
 LIBRARIES = (
-    Library("Chromium EventSource", "browser", True, _SELF, _needs_program("chromium"), True),
+    Library("Chromium EventSource", "browser", True, _SELF, _needs_browser, True),
     Library("eventsource", "node", False, _SELF, _needs_node, by_name=True),
     Library("undici", "node", True, _SELF, _needs_node, by_name=True),
     Library(

@@ -4,15 +4,15 @@ A stream that says nothing is given none.
 """
 
 import asyncio
-import random
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bench.chaos import foreign
 from bench.chaos.acts import make_clients_good, play
 from bench.chaos.observed import ObservedStage
-from bench.chaos.plan import Scenario, alone
+from bench.chaos.plan import Scenario
 from bench.chaos.runner import Outcome
 from bench.chaos.witness import ALL
 
@@ -35,13 +35,17 @@ def observable(scenario: Scenario) -> Scenario | None:
 class Run:
     """One scenario after the other, each on what the one before has left, and what came of them."""
 
-    def __init__(self, stage: ObservedStage, chosen: Sequence[Scenario], seed: int) -> None:
-        self.left = [one.name for one in chosen]
-        self._episodes = [alone(one, random.Random(f"{seed}:{one.name}"), 1) for one in chosen]
+    def __init__(
+        self, stage: ObservedStage, chosen: Sequence[Sequence[Scenario]], seed: int
+    ) -> None:
+        self._episodes = [foreign.episode(parts, seed) for parts in chosen]
+        self.left = [" + ".join(one.names) for one in self._episodes]
         self._stage = stage
         self._begun_s = 0.0
+        self._heard = 0  # before this scenario, and not judged
         self._bad = self._judged = self._told = 0
         self._quiet: list[str] = []
+        self._shown = False  # an example of what is wrong
 
     async def play(self) -> None:
         """Everything. Raises BenchError if clients can't open the stream."""
@@ -51,12 +55,16 @@ class Run:
             print(f"left out: {why}", flush=True)
         for episode in self._episodes:
             self._begun_s, failed = time.monotonic(), ""
+            self._heard = len(self._stage.heard)
             try:
                 await play(self._stage, episode)
                 await make_clients_good(self._stage)
-            except TimeoutError as error:
-                failed = str(error).strip()
+            except TimeoutError:
+                there, all_tabs = self._stage.there, len(self._stage.tabs)
+                failed = f"{all_tabs - there} of {all_tabs} clients could not come back"
             await self.turn_page(failed)
+            if failed and not self._stage.there:
+                return  # nobody is there to go on with
             await self._stage.begin_again()
 
     async def interrupt(self) -> None:
@@ -70,19 +78,20 @@ class Run:
     async def turn_page(self, failed: str, *, interrupted: bool = False) -> None:
         """Judge what came of a scenario, and say so."""
         refused = self._stage.refused()
-        judgement = await self._stage.turn_page(interrupted=interrupted)
+        judgement = await self._stage.turn_page(interrupted=interrupted or bool(failed))
         name = self.left[0] if interrupted else self.left.pop(0)
         if judgement is None and not failed:
             self._quiet.append(name)
-            print(f"--  yours {name}: nothing was said{refused}", flush=True)
+            unfit = " that can be judged" if len(self._stage.heard) > self._heard else ""
+            print(f"--  yours {name}: nothing{unfit} was said{refused}", flush=True)
             return
         took_s = time.monotonic() - self._begun_s
         outcome = Outcome((name,), "yours", True, took_s, judgement, failed)
         self._judged += judgement is not None
         self._told += judgement.told if judgement else 0
         self._bad += not outcome.good
-        more = f"\n    {failed}" if failed and judgement else ""
-        print(f"{outcome}{refused}{more}", flush=True)
+        self._shown |= bool(judgement and judgement.examples)
+        print(f"{outcome}{refused}", flush=True)
 
     def verdict(self) -> tuple[int, str]:
         """Exit code and sentence. Only what was looked at is as promised."""
@@ -91,7 +100,8 @@ class Run:
         if self._bad:
             return BAD, "NOT as promised"
         if not self._judged and self._stage.heard:
-            return NO_VERDICT, "nothing was played: no verdict"
+            what = "that can be judged was said" if self._quiet else "was played"
+            return NO_VERDICT, f"nothing {what}: no verdict"
         if not self._judged:
             return NO_VERDICT, "nothing was said: no verdict"
         if chronicle.nameless == said:
@@ -108,12 +118,22 @@ class Run:
         return GOOD, f"as promised{told}"
 
     def remarks(self) -> list[str]:
-        """What the judge could not look at."""
+        """How to read what is wrong, and what the judge could not look at."""
         chronicle, remarks = self._stage.chronicle, []
+        if self._shown:
+            remarks.append(
+                "Numbers count what the witnesses got. Behind an example: what the client had just "
+                "before, the gaps it was told of, and where it came back (after which number, to "
+                "which port of the kit's, with which cursor)"
+            )
+        if self._judged and self._stage.deaf:
+            remarks.append(
+                f"{', '.join(sorted(self._stage.deaf))} got no event at all, from first to last"
+            )
         if chronicle.nameless:
             remarks.append(
-                f"{chronicle.nameless} of {len(chronicle.said[ALL])} events had no id: what a "
-                "client misses of these between two connections counts as its own doing"
+                f"{chronicle.nameless} of {len(chronicle.said[ALL])} events had no id of their "
+                "own: what a client misses of these between two connections counts as its own doing"
             )
         if chronicle.doubtful:
             remarks.append(
@@ -123,7 +143,7 @@ class Run:
         return remarks
 
 
-async def observe(stage: ObservedStage, chosen: Sequence[Scenario], seed: int) -> int:
+async def observe(stage: ObservedStage, chosen: Sequence[Sequence[Scenario]], seed: int) -> int:
     """Play these on a deployment, until Ctrl-C at most: the exit code. Raises BenchError."""
     loop = asyncio.get_running_loop()
     async with stage:
@@ -133,7 +153,13 @@ async def observe(stage: ObservedStage, chosen: Sequence[Scenario], seed: int) -
             flush=True,
         )
         playing = asyncio.ensure_future(run.play())
-        loop.add_signal_handler(signal.SIGINT, playing.cancel)
+
+        def stop() -> None:
+            # Ctrl-C reaches a browser's driver, too, which complains where nobody awaits it.
+            loop.set_exception_handler(lambda *_: None)
+            playing.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, stop)
         try:
             await playing
         except asyncio.CancelledError:

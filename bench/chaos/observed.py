@@ -19,7 +19,7 @@ import aiohttp
 from bench.chaos.crowd import Tab
 from bench.chaos.foreign import SIZE, Deployment, ForeignStage
 from bench.chaos.judge import Diary, Judgement, judge
-from bench.chaos.library import LIBRARIES, Reader, Target
+from bench.chaos.library import LIBRARIES, Library, Reader, Target
 from bench.chaos.look import look
 from bench.chaos.road import Road
 from bench.chaos.stage import Size
@@ -53,6 +53,7 @@ class ObservedStage(ForeignStage):
         self.witnesses: list[Tab] = []
         self.kinds: set[str] = {"message"}
         self.left_out: list[str] = []
+        self.deaf: set[str] = set()  # libraries that have got no event yet
 
     async def _set_up(self) -> None:
         life = self._life
@@ -78,6 +79,10 @@ class ObservedStage(ForeignStage):
             number=self.sightings.number,
         )
 
+    async def _open_reader(self, library: Library, target: Target) -> None:
+        await super()._open_reader(library, target)
+        self.deaf.add(library.name)
+
     async def _open_readers(self) -> None:
         for library in LIBRARIES if self.setting.libraries else ():
             target = self._target(BY_NAME if library.by_name else ALL)
@@ -100,10 +105,36 @@ class ObservedStage(ForeignStage):
             ) from None
         with suppress(TimeoutError):
             await self.wait_for(lambda: self.heard, "", self.patience_s)
+            await self._one_story()
             self.kinds |= {self.sightings.kinds[seen] for seen in self.heard}
             await _to_its_end(self._open_readers())
             await self.wait_for(self._all_in, "", self.patience_s)
         return bool(self.heard)
+
+    async def _one_story(self) -> None:
+        """Raises BenchError where each connection is told something of its own."""
+        first, *others = (one.diary for one in (*self.witnesses, *self.tabs))
+        share = self.sightings.share
+        try:
+            await self.wait_for(
+                lambda: any(share(_recent(first), _recent(one)) for one in others),
+                "",
+                self.patience_s,
+            )
+        except TimeoutError:
+            raise BenchError(
+                "no two clients got the same event (id and data): each connection is told "
+                "something of its own, so nobody can be held against another"
+            ) from None
+
+    @property
+    def there(self) -> int:
+        """How many of the kit's own clients stream."""
+        return sum(tab.open for tab in self.tabs)
+
+    async def wait_for(self, true: Any, said: str, timeout_s: float = 0.0) -> None:
+        """As any stage does; a client that sits on a dead connection finds it out by silence."""
+        await super().wait_for(true, said, timeout_s or self.patience_s + self.size.silence_s)
 
     @property
     def _clients(self) -> "list[Tab | Reader]":
@@ -147,11 +178,12 @@ class ObservedStage(ForeignStage):
         if interrupted:
             for client, has_all in zip(self._clients, self._up_to_date(mark), strict=True):
                 client.diary.gone |= not has_all
+        self.deaf -= {one.diary.name for one in self.readers if one.diary.numbers}
         said = self.chronicle.write(self.diaries, mark, self.kinds)
         pages = [self.chronicle.page(tab.diary) for tab in (*self.witnesses, *self.tabs)]
         for reader, road in zip(self.readers, self.reader_roads, strict=True):
             pages.append(self._reader_page(reader, road))
-        return judge(pages, self.chronicle.said) if said else None
+        return judge(pages, self.chronicle.said, self.chronicle.name_of) if said else None
 
     async def begin_again(self) -> None:
         """Run those anew that have given up."""

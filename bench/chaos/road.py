@@ -165,7 +165,8 @@ class Road:
         while data := await _read(reader):
             if data.startswith(b"GET "):
                 found = _CURSOR.search(data)
-                self.arrivals.append((time.time(), unquote(found[1].decode()) if found else ""))
+                cursor = found[1].decode(errors="replace") if found else ""  # latin-1 comes, too
+                self.arrivals.append((time.time(), unquote(cursor)))
                 if self._host_header:  # the far end isn't where the client believes it to be
                     data = _HOST.sub(rb"\g<1>" + self._host_header, data, count=1)
             await self._open.wait()

@@ -43,7 +43,7 @@ class Outcome:
             f"{judged.deliveries} deliveries to {judged.clients} clients on {judged.connections} "
             f"connections; lost {judged.lost}, repeated {judged.repeated}, reordered "
             f"{judged.reordered}, gaps told {judged.causes or 0} "
-            f"(missing there {judged.told}); "
+            f"(missing there {judged.told}), missed by clients' own doing {judged.own}; "
             f"longest silence {judged.longest_silence_s:.2f} s, the crowd's longest wait "
             f"{judged.crowd_wait_s:.2f} s; delay {_percentiles(judged)}; {self.took_s:.0f} s"
         )
@@ -59,7 +59,7 @@ class Outcome:
 
 def _percentiles(judged: Judgement) -> str:
     usual_s, most_s, longest_s = judged.delays_s
-    return f"{usual_s:.3f} s, 99 of 100 {most_s:.2f} s, all {longest_s:.2f} s"
+    return f"{usual_s:z.3f} s, 99 of 100 {most_s:.2f} s, all {longest_s:.2f} s"
 
 
 async def run_alone(chosen: Iterable[Scenario], size: Size, seed: int) -> AsyncIterator[Outcome]:

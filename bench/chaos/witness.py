@@ -21,6 +21,7 @@ from bench.chaos.judge import Diary
 
 # Feeds, for the judge: of who hears everything, and of who hears only types that it was told.
 ALL, BY_NAME = 0, 1
+_SHOWN = 40  # characters of an id
 
 
 class Sightings:
@@ -77,6 +78,7 @@ class Chronicle:
         self.doubtful: set[bytes] = set()
         self._sightings = sightings
         self._numbers: list[dict[int, int]] = [{}, {}]
+        self._ids: list[list[str]] = [[], []]  # of `said`
         self._by_content: dict[bytes, int | None] = {}
         self._last = -1
 
@@ -84,6 +86,11 @@ class Chronicle:
         """Which event a cursor names; 0 for none, -1 if nobody knows."""
         named = self._sightings.named.get(cursor, -1)
         return self._numbers[feed].get(named, -1) if cursor else 0
+
+    def name_of(self, feed: int, number: int) -> str:
+        """An event's number and its id, for people."""
+        event_id = self._ids[feed][number - 1] if self._ids[feed] else ""
+        return f"{number} (id {event_id[:_SHOWN]})" if event_id else str(number)
 
     def write(self, diaries: Sequence[Diary], mark: int, told: AbstractSet[str]) -> int:
         """The next page: what the first of them, the witness, got before that place of its diary.
@@ -178,6 +185,7 @@ class Chronicle:
                 if hears:
                     self.said[feed].append(times_s[seen])
                     self._numbers[feed][seen] = len(self.said[feed])
+                    self._ids[feed].append(self._sightings.events[seen][0])
             self.nameless += not self._sightings.events[seen][0]
             self._last = seen
 

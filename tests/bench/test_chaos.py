@@ -1,8 +1,10 @@
 """The chaos kit: its parts, a short run of it on the relay, and that it sees what others lose."""
 
 import asyncio
+import importlib.util
 import random
 import re
+import shutil
 import signal
 import sys
 import time
@@ -16,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from bench.chaos import plan
 from bench.chaos.acts import ACTS, play
 from bench.chaos.crowd import Parser
-from bench.chaos.foreign import Deployment, ForeignStage, reaches
+from bench.chaos.foreign import Deployment, ForeignStage, reachable
 from bench.chaos.library import LIBRARIES, absent
 from bench.chaos.peer import Follower, Publisher
 from bench.chaos.peers import PeerStage, chosen, missing
@@ -27,7 +29,10 @@ from bench.chaos.runner import played
 from bench.chaos.stage import SMALL
 from bench.chaos.starvation import pulses, starve
 from bench.chaos.story import Story
+from bench.machine import BenchError
 from bench.programs import free_port
+from tests.conformance.cases import interpret
+from tests.conformance.stage import CASES
 
 from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 
@@ -132,6 +137,14 @@ async def test_no_step_goes_on_after_one_has_failed(monkeypatch):
 # -- the instruments
 
 
+def test_a_browser_without_what_drives_it_is_missing(monkeypatch):
+    """Where only the relay is installed, as `make demo` does."""
+    (browser,) = (one for one in LIBRARIES if one.run_by == "browser")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert browser.missing() == "the package playwright is not installed (make dev)"
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_the_crowd_reads_a_stream_in_any_pieces(size):
     stream = (
@@ -143,6 +156,15 @@ def test_the_crowd_reads_a_stream_in_any_pieces(size):
         event for at in range(0, len(stream), size) for event in parser.feed(stream[at : at + size])
     ]
     assert found == [("a", "x", "1\n2"), ("a", "message", "3"), ("b", "message", "4")]
+
+
+@pytest.mark.parametrize(("case", "stream"), [(one[0], one[1]) for one in CASES])
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_the_kits_own_clients_hear_what_the_standard_says(case, stream, size):
+    parser, heard = Parser(), list[tuple[str, str, str]]()
+    for start in range(0, len(stream), size):
+        heard += parser.feed(stream[start : start + size])
+    assert heard == [(m.last_event_id, m.type, m.data) for m in interpret(stream).messages], case
 
 
 @pytest.fixture
@@ -259,12 +281,13 @@ async def test_a_road_sees_who_names_a_place(echo):
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nLast-Event-ID: evt_7\r\nHost: x\r\n\r\n",
         b"GET /?apiKey=k&lastEventId=evt%5F8&x=y HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nLast-Event-ID: caf\xe9\r\n\r\n",  # as Python's libraries send it
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", road.port)
         writer.write(request)
         OPENED.append(writer)
-        await said(reader, timeout_s=5.0)
-    assert [cursor for _, cursor in road.arrivals] == ["", "evt_7", "evt_8"]
+        assert await said(reader, 1000, timeout_s=5.0) == request
+    assert [cursor for _, cursor in road.arrivals] == ["", "evt_7", "evt_8", "caf\ufffd"]
 
 
 def test_a_story_knows_its_events_by_number_and_by_id():
@@ -317,9 +340,26 @@ async def test_a_deployment_of_somebody_else_is_reached_by_its_address_alone(tmp
             await relay.end()
     assert outcome.good, str(outcome)
     assert outcome.judgement.connections >= len(stage.tabs)
-    reached = {one.name for one in KNOWN.values() if reaches(one)}
+    reached = {one.name for one in KNOWN.values() if reachable(one)}
     assert {"cut", "clients-lost"} < reached
     assert not {"relay-killed", "redis-full", "road-cut", "clock-back", "log-full"} & reached
+
+
+class Impatient(ForeignStage):
+    async def wait_for(self, true, said, timeout_s=0.5) -> None:
+        await super().wait_for(true, said, timeout_s)
+
+
+async def test_a_deployment_that_does_not_read_the_kits_upstream_is_told_to_people():
+    where = Deployment("http://127.0.0.1:1/x", {"x-api-key": "secret"}, "")
+    async with Impatient(where, 1, libraries=False) as nobody:
+        with pytest.raises(BenchError, match="20 of 20 clients got no event: is there a relay at"):
+            await nobody.opened()
+        port = nobody.upstream_port
+        where = Deployment("http://127.0.0.1:1/x", {}, "", upstream_port=port)
+        with pytest.raises(BenchError, match=f"can't listen on 127.0.0.1:{port} "):
+            async with ForeignStage(where, 1, libraries=False):
+                pass
 
 
 @pytest.mark.timeout(120)

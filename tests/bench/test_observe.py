@@ -1,20 +1,33 @@
 """The kit on a deployment that reads its own upstream: what it sees, and where it can not tell."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import ssl
 import subprocess
 import sys
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
-from bench.chaos.foreign import Deployment, headers_of, mistake, query_of
+from bench.chaos.foreign import (
+    Deployment,
+    chosen,
+    episode,
+    headers_of,
+    mistake,
+    query_of,
+    reachable,
+)
 from bench.chaos.judge import Diary, judge
-from bench.chaos.library import Target
+from bench.chaos.library import LIBRARIES, Target, reader
 from bench.chaos.look import look
 from bench.chaos.observe import BAD, GOOD, NO_VERDICT, observable, observe
 from bench.chaos.observed import ObservedStage
@@ -216,6 +229,37 @@ def test_a_header_that_can_not_be_is_told_without_its_value(line):
     assert "secret" not in str(told.value)
 
 
+def test_of_each_name_what_can_be_done_there_is_played_several_at_once_if_asked():
+    (pair,) = chosen(KNOWN, ["clients-cut+clients-parted"], observable)
+    assert [one.name for one in pair] == ["clients-cut", "clients-parted"]
+    assert len(episode(pair, 1).steps) == sum(len(one.steps) for one in pair)
+    everything = chosen(KNOWN, [], observable)
+    assert everything == chosen(KNOWN, ["all"], observable)
+    assert {len(one) for one in everything} == {1}
+    with pytest.raises(BenchError, match=r"^cut can't be played on it; these can: .*clients-cut"):
+        chosen(KNOWN, ["clients-cut+cut"], observable)
+    assert chosen(KNOWN, ["cut"], reachable) == [(KNOWN["cut"],)]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["clients-reset"], NO_VERDICT, "can't be reached: Connection refused"),
+        (["cut"], 2, "cut can't be played on it"),
+        (["--header", "secret"], 2, "--header number 1 is not 'name: value'"),
+        (["--query", "secret"], 2, "--query is not 'key=value'"),
+        (["--minutes", "1"], 2, "--url is a run of its own"),
+    ],
+)
+def test_no_verdict_is_no_broken_promise(arguments, code, why):
+    command = (sys.executable, "-m", "bench.chaos", "--url", "http://127.0.0.1:1/x", *arguments)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert why in ran.stderr
+    assert not {"Traceback", "secret"} & set(re.findall(r"\w+", ran.stderr))
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "h/x", "ftp://h/x", "http://", "http://h:x/", "https://u:secret@h/x", "http://h/a b"],
@@ -295,7 +339,7 @@ async def verdict(url: str, *names: str, capsys, meanwhile=None, **more) -> tupl
     more = {"size": QUICK, "patience_s": 10.0} | more
     stage = ObservedStage(where, 1, libraries=False, **more)
     also = asyncio.ensure_future(meanwhile(stage)) if meanwhile else None
-    code = await observe(stage, [observable(KNOWN[name]) for name in names], 1)
+    code = await observe(stage, chosen(KNOWN, names, observable), 1)
     if also is not None:
         await also
     said = capsys.readouterr().out
@@ -324,6 +368,7 @@ async def test_a_relay_that_mixes_events_up_is_caught_each_way(mix, code, what, 
     if code == BAD:
         assert f"{what}0" not in said
         assert "NOT as promised" in said
+        assert re.search(r"tab \d+, feed 0: \d+ \(id evt_\d+\) ", said), said
 
 
 @pytest.mark.timeout(60)
@@ -366,6 +411,90 @@ async def test_without_ids_nobody_can_tell_what_falls_between_two_connections(ca
     assert code == NO_VERDICT, said
     assert "events had no id" in said
     assert "no verdict on what falls between two: no event has an id" in said
+
+
+def telling(event):
+    """Every connection is told, ten times a second, what `event(its number)` is."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number in count(1):
+            await response.write(event(number))
+            await asyncio.sleep(0.1)
+        return response
+
+    return handler
+
+
+@pytest.mark.timeout(60)
+async def test_what_nobody_can_judge_was_not_nothing(capsys):
+    async with AsyncExitStack() as stack:
+        url = await served(stack, telling(lambda _: b"data: tick\n\n"))
+        code, said = await verdict(url, "clients-reset", capsys=capsys, patience_s=1.0)
+    assert code == NO_VERDICT, said
+    assert "--  yours clients-reset: nothing that can be judged was said" in said
+    assert "1 texts came more than once without an id" in said
+    assert said.splitlines()[-1] == "nothing that can be judged was said: no verdict"
+
+
+@pytest.mark.timeout(60)
+async def test_who_is_told_something_else_on_each_connection_is_no_stream_of_several(capsys):
+    async with AsyncExitStack() as stack:
+        own = telling(lambda number: b"id: %d\ndata: %d\n\n" % (number, time.time_ns()))
+        url = await served(stack, own)
+        with pytest.raises(BenchError, match="no two clients got the same event"):
+            await verdict(url, "clients-reset", capsys=capsys, patience_s=1.0)
+
+
+@pytest.mark.timeout(60)
+async def test_a_relay_that_dies_has_broken_its_promise_and_is_waited_for_no_longer(capsys):
+    async with AsyncExitStack() as stack:
+        simulator = await started(stack)
+
+        async def death(stage) -> None:
+            await stage.wait_for(lambda: stage.chronicle.said[ALL], "a page")
+            await simulator.stop()
+
+        code, said = await verdict(
+            simulator.url + PATH,
+            *("clients-reset", "clients-cut", "clients-reset"),
+            capsys=capsys,
+            meanwhile=death,
+            size=replace(QUICK, silence_s=1.5),
+            patience_s=3.0,
+        )
+    assert code == BAD, said
+    assert said.count("BAD yours") == 1
+    assert said.count("6 of 6 clients could not come back") == 1
+    assert said.splitlines()[-1] == "NOT as promised"
+
+
+@pytest.mark.server
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [one.name for one in LIBRARIES if one.run_by == "python"])
+async def test_a_stream_that_is_packed_for_who_unpacks_it_is_heard(name, tmp_path):
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.enable_compression()  # as the client offers
+        await response.prepare(request)
+        await response.write(b"id: 1\ndata: %s\n\n" % json.dumps({"n": 7}).encode())
+        await response.write_eof()
+        return response
+
+    (library,) = (one for one in LIBRARIES if one.name == name)
+    if why := library.missing():
+        pytest.skip(why)
+    async with AsyncExitStack() as stack:
+        port = int((await served(stack, handler)).rpartition(":")[2])
+        road = await Road(port).start()
+        stack.push_async_callback(road.end)
+        client = await reader(library, Target(ALL, "/x", {}, ""), road, tmp_path / "log").start()
+        stack.push_async_callback(client.end)
+        async with asyncio.timeout(30):
+            while not client.diary.numbers:  # noqa: ASYNC110 - nobody signals it
+                await asyncio.sleep(0.05)
+    assert set(client.diary.numbers) == {7}
 
 
 @pytest.fixture
@@ -495,7 +624,12 @@ def answering(status: int, **headers):
         (answering(404), "answers 404: there is no such stream"),
         (answering(500), "answers 500"),
         (answering(200), "not an event stream"),
+        (
+            answering(200, Content_Type="text/event-stream", Content_Encoding="gzip"),
+            "packs its stream (gzip)",
+        ),
         (answering(302, Location="https://login.test/in?next=secret"), "https://login.test/in)"),
+        (answering(302, Location="/in?next=secret"), "sends elsewhere (http://127.0.0.1:"),
     ],
 )
 async def test_what_is_no_stream_is_told_to_people(handler, why):
@@ -512,7 +646,8 @@ async def test_what_is_no_stream_is_told_to_people(handler, why):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://127.0.0.1:1/x", "can't be reached"),
+        ("http://127.0.0.1:1/x", "can't be reached: Connection refused"),
+        ("NO TLS", "can't be reached: it speaks no TLS"),
         ("http://no-such-name.invalid/x", "can't be reached"),
         ("TLS", "a certificate that can't be verified"),
     ],
@@ -520,6 +655,8 @@ async def test_what_is_no_stream_is_told_to_people(handler, why):
 async def test_who_can_not_be_reached_is_told_to_people(url, why, tmp_path):
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
+        if url == "NO TLS":
+            url = (await served(stack, answering(200))).replace("http:", "https:")
         if url == "TLS":
             port = int((await served(stack, answering(200))).rpartition(":")[2])
             url, _ = await stack.enter_async_context(secured(port, tmp_path))

@@ -82,8 +82,10 @@ def use_sseclient(url: str, notes: Notes) -> None:
     import requests
     import sseclient
 
+    # What is read below nobody unpacks.
+    headers = notes.headers | {"Accept-Encoding": "identity"}
     with requests.get(
-        url, headers=notes.headers, stream=True, timeout=_SILENCE_S, allow_redirects=False
+        url, headers=headers, stream=True, timeout=_SILENCE_S, allow_redirects=False
     ) as response:
         response.raise_for_status()
         # What has come, not the next 128 bytes: a stream without chunks would keep its last event.
