@@ -55,6 +55,14 @@ LONGEST = (
     "replicas/hubs/test_mutations.py",
     "conformance/test_eventsource.py",
     "hardening/test_refusals_and_ends.py",
+    "replicas/hubs/test_storm.py",
+    "k8s/test_schemas.py",
+    "e2e/test_documented_programs.py",
+    "rollout/test_rollout.py",
+    "observability/test_prometheus.py",
+    "replicas/test_idle.py",
+    "test_identity.py",
+    "test_tail_terminal.py",
 )
 
 
