@@ -26,10 +26,11 @@ help: ## what can be made
 demo: venv ## simulator, relay and page in one go; PORT=… chooses another port
 	@exec $(BIN)/lebureau-relay demo --port $(PORT)
 
-# Two at once, a file each: most tests wait for time to pass. What fails in company is told, and judged by how it does alone:
-# on two cores another file's Chromium or three replicas may be what took the time.
+# Three at once, a file each, the longest first (tests/conftest.py): most tests wait for time to pass. The core's have just run.
+# What fails in company is told, and judged by how it does alone: on two cores another file's Chromium or three replicas may be
+# what took the time.
 test: needs static core-coverage docs ## everything: format, lint, types, core coverage, every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable || \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/core --benchmark-disable || \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --benchmark-disable
 
 check: static ## the quick subset for every edit: format, lint, types, unit tests

@@ -1,8 +1,19 @@
 """The C programs, compiled once, and cores to run them on."""
 
+import logging
+
 import pytest
 from bench.machine import BenchError, cores
 from bench.programs import compile_c
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """A stage silences aiohttp in its process, and in ours other tests come after it."""
+    logger = logging.getLogger("aiohttp.server")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

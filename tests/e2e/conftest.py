@@ -222,7 +222,7 @@ class Program:
 
     async def started(self) -> "Program":
         await eventually(
-            lambda: self.said("relay.started") or self.process.returncode is not None, 20
+            lambda: self.said("relay.started") or self.process.returncode is not None, 40
         )
         (line,) = self.said("relay.started")
         self.public_url, self.admin_url = str(line["public"]), str(line["admin"])

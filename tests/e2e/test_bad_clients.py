@@ -9,6 +9,8 @@ from contextlib import suppress
 import pytest
 from tests.e2e.clients import ACTIVITY, DESKTOPS, PATHS, address, ask, eventually, head
 
+from lebureau_relay.edge.server import build_runner
+
 
 @pytest.fixture
 async def witness(simulator, user, relay, connect):
@@ -169,7 +171,15 @@ async def test_http_1_0_is_served_without_chunks(simulator, user, relay, connect
     assert client.headers["connection"] == "close"
 
 
-async def test_silence_before_a_request_is_over_is_not_borne_for_ever(relay, user, witness):
+@pytest.fixture
+def impatient(monkeypatch):
+    """Relays made from now on bear less; tests/hardening looks at how much it really is."""
+    monkeypatch.setitem(build_runner.__kwdefaults__, "head_timeout_s", 2.0)
+
+
+async def test_silence_before_a_request_is_over_is_not_borne_for_ever(
+    impatient, relay, user, witness
+):
     """Each of these holds a descriptor that somebody else could have."""
     whole = head(f"{DESKTOPS}/no", key=user.key)
     silent = (b"", b"G", b"GET /api/desktops/stream HTTP/1.1\r\nHost: a\r\nx-api-key: ", whole[:-2])

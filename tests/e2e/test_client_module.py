@@ -393,11 +393,12 @@ async def test_an_answer_that_an_eventsource_gives_up_at_is_asked_for_its_reason
     simulator, user, served, browse
 ):
     """502 has no soft form: native code stops for ever, the module comes back."""
-    simulator.fault("404", times=1)
+    simulator.fault("404")
     relay = await served()
     tab = await (await browse()).open(relay.public_url, key=user.key)
     await tab.until("tab.refusals.length")
     assert (await tab.get("refusals"))[0]["code"] == "upstream_error"
+    simulator.clear_faults()
     await tab.until("tab.stream.state === 'open'")
     simulator.emit(user.id, "desktops", 1)
     await tab.until("tab.seen.length == 1")

@@ -53,19 +53,21 @@ class Siege:
         await asyncio.get_running_loop().sock_connect(sock, self.place)
         return sock
 
-    async def rounds(self, once: Callable[[], Awaitable[str]], at_once: int) -> Told:
-        """Do it over and over, so many at a time, until it is over; how often with what outcome."""
+    async def rounds(self, once: Callable[[], Awaitable[str]], enough: int) -> Told:
+        """Do it over and over, `number` at a time, until it is over and has been done often enough
+        to say something; how often with what outcome.
+        """
         await self.ready()
 
         async def go_on() -> None:
-            while not self.over.is_set():
+            while not self.over.is_set() or self.outcomes.total() < enough:
                 try:
                     async with asyncio.timeout(20):
                         self.outcomes[await once()] += 1
                 except OSError as error:
                     self.outcomes[type(error).__name__] += 1
 
-        await asyncio.gather(*(go_on() for _ in range(at_once)))
+        await asyncio.gather(*(go_on() for _ in range(self.number)))
         return dict(self.outcomes)
 
     async def say(self, raw: bytes, read_bytes: int = 65_536) -> str:
@@ -139,7 +141,7 @@ async def flood(siege: Siege) -> Told:
         sock.close()
         return "done"
 
-    return await siege.rounds(once, siege.number)
+    return await siege.rounds(once, 201)
 
 
 async def mutes(siege: Siege) -> Told:
@@ -215,7 +217,7 @@ async def monsters(siege: Siege) -> Told:
     async def once() -> str:
         return await siege.say(random.choice(heads))
 
-    return await siege.rounds(once, siege.number)
+    return await siege.rounds(once, 60)
 
 
 async def talkers(siege: Siege) -> Told:
@@ -239,7 +241,7 @@ async def talkers(siege: Siege) -> Told:
         finally:
             sock.close()
 
-    return await siege.rounds(once, siege.number)
+    return await siege.rounds(once, 33)
 
 
 def _cursors() -> list[bytes]:
@@ -258,7 +260,7 @@ async def cursors(siege: Siege) -> Told:
         cursor = bytes(byte for byte in cursor if byte >= 32 and byte != 127)
         return await siege.say(head(key=siege.key, cursor=cursor))
 
-    return await siege.rounds(once, siege.number)
+    return await siege.rounds(once, 150)
 
 
 async def keys(siege: Siege) -> Told:

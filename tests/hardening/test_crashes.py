@@ -144,6 +144,7 @@ async def test_failures_inside_tell_their_place_and_no_secret(sabotaged, broken)
         secrets |= await broken(relay, how)
     for how in ELSEWHERE:
         secrets |= await broken(relay, how, expect=400)  # the request goes on: it has two keys
+    await eventually(lambda: len(relay.said("request.failed")) >= len(ANSWERED))
     failed = relay.said("request.failed")
     assert [line["error"] for line in failed] == [
         *("RuntimeError", "LookupError", "KeyError", "TimeoutError")
@@ -164,6 +165,7 @@ async def test_a_feed_that_fails_ends_with_a_name_and_tells_no_secret(sabotaged,
     simulator.emit_event(user.id, "desktops", "t", {}, event="break")
     await client.ended()
     assert client.reason == "internal_error"
+    await eventually(lambda: relay.said("feed.failed"))
     assert relay.said("feed.failed")[0]["error"] == "RuntimeError"
     relay.signal(signal.SIGTERM)
     assert await relay.exit() == 0

@@ -14,6 +14,7 @@ from tests.ingress.fronts import HAPROXY
 # An event that waits for others, for an ACK or for a timer waits for 40 ms and more each time; a
 # busy machine is late now and then.
 AT_ONCE_S = 0.035
+TRIES = 20
 TRUSTED = {"proxy": {"trusted": ["127.0.0.1/32"]}}
 
 
@@ -36,17 +37,24 @@ async def test_they_do_so_without_tls(simulator, user, relay, front, read):
 
 
 async def pass_at_once(simulator, user, site, read):
-    openings, firsts, delays = [], [], []
-    for _ in range(5):
+    """A proxy that lets something wait does so each time; a machine that is busy doesn't."""
+    openings, firsts = [], []
+    for _ in range(TRIES):
         asked_s = time.monotonic()
         reader = await (await read(site)).opened()
         openings.append(time.monotonic() - asked_s)
         said_s = emit(simulator, user)
         firsts.append((await reader.has(1))[0] - said_s)
-    for _ in range(20):
-        said_s = emit(simulator, user)
-        delays.append((await reader.has(len(reader.ids) + 1))[-1] - said_s)
-        await asyncio.sleep(0.02)
+        if max(min(openings), min(firsts)) < AT_ONCE_S:
+            break
+    for _ in range(TRIES):
+        delays = []
+        for _ in range(20):
+            said_s = emit(simulator, user)
+            delays.append((await reader.has(len(reader.ids) + 1))[-1] - said_s)
+            await asyncio.sleep(0.02)
+        if statistics.median(delays) < AT_ONCE_S:
+            break
     assert "content-length" not in reader.head.lower()
     assert "content-encoding" not in reader.head.lower()
     assert min(openings) < AT_ONCE_S, openings

@@ -149,20 +149,22 @@ function changeKey(next) {
 // The numbers
 
 async function poll() {
+  // What was counted before it stopped says nothing: its old stream had ended, perhaps, and its new one not begun.
+  const stopped = tabs[0].held;
   try {
-    if (!document.hidden || key === undefined) draw(await (await fetch("/demo/state")).json());
+    if (!document.hidden || key === undefined) draw(await (await fetch("/demo/state")).json(), stopped);
   } catch {
     story.away();
   }
   setTimeout(poll, POLL_MS);
 }
 
-function draw(state) {
+function draw(state, stopped) {
   if (state.key !== key) changeKey(state.key);
   const count = story.draw(state);
   if (count !== undefined) drawTabs(Math.max(0, count - tabs.length));
   const { desktops = 0, activity = 0 } = state.relay?.subscribers ?? {};
-  if (tabs[0].held && desktops < activity && !letGo) {
+  if (stopped && tabs[0].held && desktops < activity && !letGo) {
     letGo = true;
     tell("bad", "The relay has let this tab’s Desktops go, since it took nothing. Let it read on, and see.");
   }
