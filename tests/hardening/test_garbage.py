@@ -162,7 +162,7 @@ async def test_replicas_and_a_server_that_breaks(simulator, user, serve, tab, va
     shared = {"url": f"redis://127.0.0.1:{valkey.port}", "hash_secret": "x" * 32, "lease_ttl": 0.5}
     relays = [await serve(simulator.url, **QUICK, redis=shared) for _ in range(2)]
     clients = [tab(relay) for relay in relays]
-    await simulator.until(simulator.open_subscriptions)
+    await eventually(lambda: all(relay.hub.streams for relay in relays), 15)
 
     async def all_have_news() -> None:
         events = [len(client.events) for client in clients]
