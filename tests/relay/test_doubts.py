@@ -399,3 +399,36 @@ async def test_a_cursor_that_is_asked_with_after_all_is_counted(house, answer):
     await house.advance(2)
     assert house.api.cursors == ["", "1", "1", "", "1"]
     assert house.meter.catchups == [answer]
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["a catch-up", "one whose client reads slowly"])
+async def test_the_request_with_the_cursor_waits_for_its_turn(build, slow):
+    """Two 4xx, and a catch-up is asking while the third request, without the cursor, is answered:
+    found by `refused-404 + clients-reset`.
+    """
+    house = build(timings=StreamTimings(buffer_bytes=5_000))
+    house.api.note_ids(*range(1, 4))
+    client = await house.join("3")
+    await house.emit(4, 5)
+    house.api.answers.append(REJECTED)
+    house.api.cut()
+    await house.advance(0.7)
+    house.api.note_ids(6)  # said while nobody listens
+    house.api.answers.extend([None, REJECTED])  # to the catch-up, and to the owner's second try
+    house.api.known = "live"
+    late = await house.join("1", reading=not slow, kernel_bytes=2_000)
+    await house.settle()
+    house.api.known = "honours"
+    (short,) = [line for line in house.api.lines if line.ask.cursor == "1"]
+    if slow:
+        for n in (2, 3):
+            short.send(said(n, "x" * 9_000).block)
+            await house.settle()
+    await house.advance(1.0)
+    assert house.api.cursors[-1] == "", "it waits for the cursor's turn, or has none"
+    if not slow:
+        short.send(*(said(n).block for n in (2, 3, 4)))
+    await house.advance(0.1)
+    await house.emit(7)
+    assert client.told == (["4", "5", "relay.gap", "7"] if slow else ["4", "5", "6", "7"])
+    assert slow or late.told == ["2", "3", "4", "5", "6", "7"]

@@ -9,7 +9,7 @@ owner's own included; one that fails for a moment is made again for as long as t
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 
 from lebureau_relay.core import sse
@@ -62,7 +62,7 @@ class CatchUp:
         self._timeout_s = timeout_s
         self._task: asyncio.Task[None] | asyncio.Task[Outcome] | None = None
         self._request: Subscription | None = None  # the one that is open
-        self._resumed: asyncio.Event | None = None  # made when somebody is waited for
+        self._resumed: asyncio.Event | None = None  # while somebody's socket is waited for
 
     def wait(self, subscriber: Subscriber, cursor: bytes) -> None:
         """Serve a subscriber whose cursor the ring lacks."""
@@ -109,14 +109,15 @@ class CatchUp:
             self._task.cancel()
         self.waiting = []
 
-    async def in_turn(self, request: Coroutine[None, None, Outcome]) -> Outcome | None:
-        """Make a request of the owner's own (`doubts`); how it went. Waiters are served after it,
-        and while they are it is not made (None): one request a feed at a time.
+    async def in_turn(
+        self, request: Callable[[], Coroutine[None, None, Outcome]]
+    ) -> Outcome | None:
+        """Make a request of the owner's own (`doubts`); how it went. One request a feed at a time:
+        waiters are served after it, and while they are it is not made (None).
         """
         if self._task is not None:
-            request.close()
             return None
-        self._task = asking = asyncio.ensure_future(request)
+        self._task = asking = asyncio.ensure_future(request())
         try:
             await asyncio.wait({asking})
         finally:
@@ -129,6 +130,15 @@ class CatchUp:
         outcome = asking.result()
         self._feed.meter.catchup(outcome.value)
         return outcome
+
+    async def at_rest(self) -> None:
+        """Wait until nobody is served, but for no longer than one may be, nor for who reads slowly,
+        which costs others nothing.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                while self._task is not None and self._resumed is None:
+                    await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         try:
@@ -298,6 +308,7 @@ class CatchUp:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if alone else left_s):
                     await self._resumed.wait()
+            self._resumed = None
 
     def _finish(self, group: Group, outcome: Outcome, offset: int | None) -> None:
         """Let a group go on: without a gap after FILLED and SEEN, with one otherwise."""

@@ -7,6 +7,7 @@ Short requests, which take their turn with the feed's catch-up.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lebureau_relay.core.credential import Credential
@@ -43,14 +44,17 @@ class Doubt:
         """
         if not event.id or split_derived(event.id)[1]:
             return False
-        outcome = await self.feed.catchup.in_turn(self._says_first(event))
+        outcome = await self.feed.catchup.in_turn(partial(self._says_first, event))
         return outcome is Outcome.FILLED
 
     async def opens(self) -> Subscription | None:
-        """What follows, for the owner to go on with; None if upstream will not."""
+        """What follows, for the owner to go on with; None if upstream will not. Waits for its turn,
+        since without it there is a gap.
+        """
+        await self.feed.catchup.at_rest()
         opened: list[Subscription] = []
         try:
-            outcome = await self.feed.catchup.in_turn(self._open(opened))
+            outcome = await self.feed.catchup.in_turn(partial(self._open, opened))
         except asyncio.CancelledError:
             for subscription in opened:
                 subscription.close()
