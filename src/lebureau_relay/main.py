@@ -45,6 +45,9 @@ from lebureau_relay.upstream import Upstream, UpstreamRules, make_session
 if TYPE_CHECKING:  # an extra
     from lebureau_relay.tracing import Tracing
 
+# What an API that answers a short request with all that it has says in pieces comes at shorter
+# intervals; whoever is caught up waits so much longer.
+_PAUSE_S = 0.05
 # How often the loop's lag is looked at: often enough to see a hiccup, rarely enough to cost
 # nothing.
 _LAG_PROBE_S = 0.1
@@ -211,6 +214,7 @@ class Relay:
             settle_s=settings.balance.min_age,
             linger_s=settings.feed.linger,
             catchup_timeout_s=settings.replay.catchup_timeout,
+            pause_s=_PAUSE_S,
         )
         replay = settings.replay
         history = HistoryLimits(replay.max_events, replay.max_bytes, replay.max_age)

@@ -23,6 +23,7 @@ async def test_an_older_cursor_after_a_newer_one_loses_nothing(house):
     newer = await house.join("6")
     await house.settle()
     older = await house.join("3")
+    await house.settle()
     await house.emit(9)
     assert newer.told == ["7", "8", "9"]
     assert older.told == ["4", "5", "6", "7", "8", "9"]
@@ -106,6 +107,50 @@ async def test_an_ignored_cursor_that_brings_a_later_event_than_the_oldest_is_fo
     await house.emit(8)
     assert older.told == ["relay.gap", "8"]
     assert older.gap == {"cause": "unknown_id", "lastEventId": "4"}
+
+
+@pytest.mark.parametrize("cursor", ["5", "9"], ids=["behind the ring", "ahead of the ring"])
+async def test_a_log_that_is_said_again_in_pieces_is_found_out_before_anybody_has_it(build, cursor):
+    """In pieces as a socket brings them; the cursor's own event is in the last. The ring's oldest
+    comes before it where the ring itself is being told again.
+    """
+    house = build(timings=StreamTimings(pause_s=0.05))
+    house.api.note_ids(*range(1, 7))
+    newer = await house.join("6")
+    await house.emit(7)
+    house.api.known = "live"
+    older = await house.join(cursor)
+    await house.settle()
+    short = house.api.listening[-1]
+    assert short.ask.cursor == cursor
+    for piece in (range(1, 3), range(3, 5), range(5, 8), range(8, 10)):
+        short.send(*(said(n).block for n in piece))
+        await house.advance(0.03)
+    await house.advance(0.1)
+    assert older.told == ["relay.gap"]
+    assert older.gap == {"cause": "unknown_id", "lastEventId": cursor}
+    await house.emit(10)
+    assert (newer.told, older.told) == (["7", "10"], ["relay.gap", "10"])
+
+
+async def test_what_comes_after_a_pause_is_not_waited_for(build):
+    house = build(timings=StreamTimings(pause_s=0.05))
+    house.api.note_ids(*range(1, 7))
+    await house.join("6")
+    await house.emit(7)
+    house.api.known = "live"
+    older = await house.join("3")
+    await house.settle()
+    short = house.api.listening[-1]
+    short.send(said(4).block)
+    await house.advance(0.04)
+    assert older.told == []
+    await house.advance(0.02)
+    assert older.told == ["4"]
+    short.send(said(5).block)  # a wait that was given up has lost nothing
+    short.send(said(6).block, said(7).block)
+    await house.advance(0.1)
+    assert older.told == ["4", "5", "6", "7"]
 
 
 async def test_an_ignored_cursor_that_brings_the_whole_log_is_found_out_at_its_own_id(house):

@@ -9,15 +9,14 @@ owner's own included; one that fails for a moment is made again for as long as t
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import closing, suppress
 
 from lebureau_relay.core import sse
 from lebureau_relay.core.continuity import gap_block
 from lebureau_relay.core.credential import Credential
 from lebureau_relay.core.event import (
     Entry,
-    Event,
     GapCause,
     split_derived,
     trim,
@@ -31,6 +30,7 @@ from lebureau_relay.relay.owner import Outside
 from lebureau_relay.relay.ports import Subscription
 from lebureau_relay.relay.share import Role
 from lebureau_relay.relay.subscriber import Subscriber
+from lebureau_relay.relay.words import Words, words_of
 
 # Upstream said nothing of the cursor; if the ring has let entries go, it is likeliest that it was
 # one of these.
@@ -236,29 +236,33 @@ class CatchUp:
         cursor = upstream_cursor(group.base)
         try:
             self._request = await self._source.open(self._feed.key, credential, cursor)
-            return await self._read(group, self._request, credential, limit)
+            words = words_of(self._request, self._feed.host.timings)
+            with closing(words):
+                return await self._read(group, words, credential, limit)
         finally:
             if self._request is not None:
                 self._request.close()
                 self._request = None
 
     async def _read(
-        self, group: Group, request: Subscription, credential: Credential, limit: asyncio.Timeout
+        self, group: Group, words: Words, credential: Credential, limit: asyncio.Timeout
     ) -> tuple[Outcome, int | None]:
         """What comes at once is sent at once, when all of it is judged: one that answers every
-        cursor with all that it has is mostly found out before anybody has it twice.
+        cursor with all that it has is found out before anybody has it twice.
         """
         clock = self._feed.host.clock
         hold_bytes = self._feed.host.timings.buffer_bytes // 4
         left_s = (limit.when() or 0.0) - asyncio.get_running_loop().time()
         while group.alive():
             asked_s = clock()
-            events = await request.read(_leave_all)
+            events = await words.come()
             if credential not in self._feed.credentials():  # nobody rechecks it any more
                 raise SourceFailure(SourceProblem.REPLACED, "who held its credential is out")
             # The time-out is upstream's: what the clients take to read does not count.
             left_s -= clock() - asked_s
             limit.reschedule(None)
+            if any(trim(event.id) == group.base for event in events):
+                return Outcome.IGNORED, None
             for event in events:
                 step = group.judge(self._feed.history, event)
                 if step.send:
@@ -339,8 +343,3 @@ class CatchUp:
             after = max(subscriber.cursor if place is None else place, history.first - 1)
             # What it has been sent was never proved: continuity ends at its cursor.
             feed.resume_with_gap(subscriber, cause, after, group.cursor)
-
-
-def _leave_all(events: Sequence[Event]) -> Sequence[Event]:
-    """They are sent at the pace of who waits for them."""
-    return events

@@ -6,6 +6,7 @@ Short requests, which take their turn with the feed's catch-up.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from lebureau_relay.core.event import Event, split_derived, trim
 from lebureau_relay.errors import SourceFailure, SourceProblem
 from lebureau_relay.relay.group import Outcome
 from lebureau_relay.relay.ports import Subscription
+from lebureau_relay.relay.words import words_of
 
 if TYPE_CHECKING:
     from lebureau_relay.relay.feed import Feed
@@ -98,7 +100,8 @@ class Doubt:
             try:
                 request = await self._ask()
                 try:
-                    return await request.read(lambda events: events)
+                    with closing(words_of(request, self.feed.host.timings)) as words:
+                        return await words.come()
                 finally:
                     request.close()
             except SourceFailure as failure:

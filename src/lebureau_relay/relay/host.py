@@ -23,6 +23,7 @@ class StreamTimings:
     max_age_s: float = 0.0
     linger_s: float = 30.0
     catchup_timeout_s: float = 5.0
+    pause_s: float = 0.0  # what upstream says with no longer pause is judged together
     settle_s: float = 300.0  # a younger stream isn't sent to another replica
 
 
