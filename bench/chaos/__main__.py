@@ -21,7 +21,7 @@ import uvloop
 
 from bench.chaos import foreign, observe, observed, plan, record, runner
 from bench.chaos.foreign import Deployment, ForeignStage
-from bench.chaos.long import run_long
+from bench.chaos.long import fill, run_long
 from bench.chaos.peers import run_peers, with_rows
 from bench.chaos.report import write_document
 from bench.chaos.stage import LARGE, SMALL, Setting, Size, Stage
@@ -43,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=37, help="replays a run")
     parser.add_argument("--minutes", type=float, help="a long run, results and document")
     parser.add_argument("--large", action="store_true", help="1000 clients on 200 feeds")
+    parser.add_argument("--on", choices=plan.STAGES, default="", help="with a+b: on which stage")
     parser.add_argument(
         "--peers",
         action="store_true",
@@ -141,11 +142,15 @@ async def _play_foreign(asked: argparse.Namespace) -> bool:
     return good
 
 
-async def _together(chosen: list[plan.Scenario], size: Size, seed: int) -> bool:
-    """At once, as random schedules have them: on one relay if all may be there, else on three."""
-    on = "one" if all("one" in one.on for one in chosen) else "three"
+async def _together(chosen: list[plan.Scenario], size: Size, seed: int, on: str) -> bool:
+    """At once, as random schedules have them: on one relay if all may be there, else on three, or
+    where asked.
+    """
+    on = on or ("one" if all("one" in one.on for one in chosen) else "three")
     async with Stage(size, Setting(plan.STAGES[on]), seed) as stage:
         await stage.opened()
+        if size is LARGE:
+            await fill(stage)
         outcome = await runner.played(
             stage, plan.together(chosen, random.Random(str(seed)), on), on
         )
@@ -194,7 +199,7 @@ def _run(asked: argparse.Namespace, known: dict[str, plan.Scenario]) -> int:
         for one in names:
             if one not in known:
                 chosen = [known[name] for name in one.split("+")]
-                good &= uvloop.run(_together(chosen, size, asked.seed))
+                good &= uvloop.run(_together(chosen, size, asked.seed, asked.on))
     else:
         good = uvloop.run(_short(known, asked.seed))
     print("as promised" if good else "NOT as promised")

@@ -62,7 +62,7 @@ async def run_long(
             stage = Stage(size, Setting(STAGES[on]), dice.randrange(1 << 30))
             stages[on] = await life.enter_async_context(stage)
             await stage.opened()
-            await _fill(stage)
+            await fill(stage)
         async with asyncio.TaskGroup() as mixes:
             for on, stage in stages.items():
                 mixes.create_task(mix(on, stage))
@@ -73,7 +73,8 @@ async def run_long(
     return good
 
 
-async def _fill(stage: Stage) -> None:
+async def fill(stage: Stage) -> None:
+    """Let every history be at its bound. Raises TimeoutError where clients do not keep up."""
     for _ in range(_FULL_EVENTS):
         stage.story.say_everywhere()
         await asyncio.sleep(1 / _FILL_PER_S)

@@ -52,7 +52,8 @@ _PROMISES = """## What is promised
   forgets what it said at the same time as the last relay that knew it ends, what fell between is missing without a word. The schedules
   never combine the two. Once upstream was found out, it must prove its answer also where one event is all that is known since.
 * **An API that answers a cursor which it has forgotten with all that it still has** can't be told from one that remembers, where one event is all that is
-  known, or while a client is caught up: it is believed until what it brings contradicts what is known. The gap then names the last event that is sure.
+  known, or while a client is caught up: it is believed until what it brings contradicts what is known. The gap then names the last event that is sure. One that has the
+  cursor's event and ignores the cursor is found out by that event, if it comes within the first 128 KiB of what is said without a pause of 50 ms.
 * **What upstream says twice comes twice**, and what upstream never said again is missing: with a gap.
 * **A client that does not name its place** gets what is new; see the clients' table for who does what.
 * Delay: a dead connection is found by silence (`upstream.idle_timeout`), a killed owner's lease runs out (`redis.lease_ttl`). Nothing is lost meanwhile, only late.
@@ -160,7 +161,7 @@ def _summary(said: dict[str, Any]) -> Iterator[str]:
     for again in said.get("again", ()):
         yield (
             f"\nPlayed again with {size['tabs']} clients since what was found is mended, commit {again['commit']}: "
-            f"`python -m bench.chaos {again['names']} --large --seed N`, {again['times']} seeds, "
+            f"`python -m bench.chaos {again['names']} --large --on {again['on']} --seed N`, {again['times']} seeds, "
             f"{again['good']} as promised, lost {again['lost']}, repeated {again['repeated']}."
         )
     yield ""
@@ -229,8 +230,8 @@ def _flat(said: dict[str, Any]) -> Iterator[str]:
         for relay, values in look["relays"].items():
             lives[look["on"], relay].append((look["at_s"], values))
     yield "## What the relays held\n"
-    yield "Looked at after each random schedule, when all is quiet again, for each stage's process that lived longest: the mean of the first and of the last quarter of the looks, "
-    yield "and the highest. Each stage begins with every history at its bound of 1000 events, which grow too old in five minutes; an API that says its whole log again "
+    yield "Looked at after each random schedule, when all is quiet again, for each stage's process that lived longest: the mean of the first and of the last quarter of the looks,"
+    yield "and the highest. Each stage begins with every history at its bound of 1000 events, which grow too old in five minutes; an API that says its whole log again"
     yield "fills them anew. *Unused*: histories that no feed has any more, and that still take memory. Tasks go with the feeds that a relay owns.\n"
     yield "| relays | minutes | resident memory, MiB | thousands of events | histories unused | descriptors | tasks |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
