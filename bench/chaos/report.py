@@ -161,7 +161,7 @@ def _summary(said: dict[str, Any]) -> Iterator[str]:
     for again in said.get("again", ()):
         yield (
             f"\nPlayed again with {size['tabs']} clients since what was found is mended, commit {again['commit']}: "
-            f"`python -m bench.chaos {again['names']} --large --on {again['on']} --seed N`, {again['times']} seeds, "
+            f"`python -m bench.chaos {again['names']} --large --on {again['on']} --seed N`, {again['times']} seed{'s' * (again['times'] > 1)}, "
             f"{again['good']} as promised, lost {again['lost']}, repeated {again['repeated']}."
         )
     yield ""
