@@ -2,6 +2,8 @@
 what that brings runs into the ring.
 """
 
+import asyncio
+
 import pytest
 from tests.relay.api import said, unnamed
 from tests.relay.house import ALICE, credential, refusal
@@ -131,6 +133,23 @@ async def test_a_log_that_is_said_again_in_pieces_is_found_out_before_anybody_ha
     assert older.gap == {"cause": "unknown_id", "lastEventId": cursor}
     await house.emit(10)
     assert (newer.told, older.told) == (["7", "10"], ["relay.gap", "10"])
+
+
+async def test_an_attempt_that_gets_no_answer_is_followed_by_another(house):
+    """By a kept connection that carries nothing any more: found by `road-lost-inside-an-event`
+    while clients came back.
+    """
+    house.api.note_ids(*range(1, 7))
+    await house.join("6")
+    await house.emit(7)
+    house.api.up.clear()
+    older = await house.join("3")
+    await house.advance(2.4)
+    house.api.up = asyncio.Event()  # who waits by the first goes on waiting
+    house.api.up.set()
+    assert (older.told, house.api.cursors) == ([], ["6", "3"])
+    await house.advance(1.0)
+    assert (older.told, house.api.cursors) == (["4", "5", "6", "7"], ["6", "3", "3"])
 
 
 async def test_what_comes_after_a_pause_is_not_waited_for(build):

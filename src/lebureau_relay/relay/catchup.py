@@ -235,7 +235,7 @@ class CatchUp:
         group.let_go()
         cursor = upstream_cursor(group.base)
         try:
-            self._request = await self._source.open(self._feed.key, credential, cursor)
+            self._request = await self._open(credential, cursor)
             words = words_of(self._request, self._feed.host.timings)
             with closing(words):
                 return await self._read(group, words, credential, limit)
@@ -243,6 +243,16 @@ class CatchUp:
             if self._request is not None:
                 self._request.close()
                 self._request = None
+
+    async def _open(self, credential: Credential, cursor: bytes) -> Subscription:
+        """Raises SourceFailure where no answer comes: one attempt may have gone by a connection
+        that carries nothing any more, so it has half of the time, and another follows.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s / 2):
+                return await self._source.open(self._feed.key, credential, cursor)
+        except TimeoutError:
+            raise SourceFailure(SourceProblem.UNAVAILABLE, "no answer to a catch-up") from None
 
     async def _read(
         self, group: Group, words: Words, credential: Credential, limit: asyncio.Timeout
