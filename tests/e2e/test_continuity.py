@@ -347,8 +347,9 @@ async def test_a_catch_up_that_upstream_does_not_serve_is_told(
 async def test_a_catch_up_that_breaks_is_made_again_while_there_is_time(
     simulator, user, serve, connect, fault
 ):
-    waits = fault in {"429", "stall"}  # for longer than a catch-up may take
-    relay = await serve(simulator.url, replay={"catchup_timeout": 0.5 if waits else 5.0})
+    waits = fault == "429"  # for longer than a catch-up may take
+    timeout_s = {"429": 0.5, "stall": 2.0}.get(fault, 5.0)  # of which one attempt has half
+    relay = await serve(simulator.url, replay={"catchup_timeout": timeout_s})
     simulator.emit(user.id, "desktops", 20)
     order = emitted(simulator, user)
     opener = await connect(relay, cursor=order[14])

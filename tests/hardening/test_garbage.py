@@ -163,6 +163,7 @@ async def test_replicas_and_a_server_that_breaks(simulator, user, serve, tab, va
     relays = [await serve(simulator.url, **QUICK, redis=shared) for _ in range(2)]
     clients = [tab(relay) for relay in relays]
     await eventually(lambda: all(relay.hub.streams for relay in relays), 15)
+    await simulator.until(simulator.open_subscriptions)  # what is said before nobody hears
 
     async def all_have_news() -> None:
         events = [len(client.events) for client in clients]
