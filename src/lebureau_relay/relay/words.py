@@ -29,12 +29,14 @@ class Words:
     async def come(self) -> Sequence[Event]:
         """The next that came together. Raises SourceFailure where nothing came before it."""
         found = [*await self._read(None)]
+        size_bytes = _size_bytes(found)
         try:
-            while self._pause_s and sum(len(one.data or b"") for one in found) < self._most_bytes:
+            while self._pause_s and size_bytes < self._most_bytes:
                 more = await self._read(self._pause_s)
                 if not more:
                     break
                 found += more
+                size_bytes += _size_bytes(more)
         except SourceFailure:  # whoever asks for more is told
             pass
         return found
@@ -69,6 +71,10 @@ def _forget(reading: "asyncio.Task[Sequence[Event]]") -> None:
     """How it ended nobody wants to know."""
     if not reading.cancelled():
         reading.exception()
+
+
+def _size_bytes(events: Sequence[Event]) -> int:
+    return sum(len(one.data or b"") for one in events)
 
 
 def _leave_all(events: Sequence[Event]) -> Sequence[Event]:
